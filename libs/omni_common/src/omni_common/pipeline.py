@@ -1,0 +1,131 @@
+"""A pipeline as data: its stages, the edges between them, their limits. The only list of stages anywhere.
+
+Rules, checked when a PipelineConfig is made:
+
+* one entry stage; every stage is reachable from it; the graph has no cycle;
+* `to` are payload edges, `stream_to` are chunk edges; both may join the same two stages;
+* `wait_for` names stages whose payloads join here, and each of them has this stage in its `to`;
+* a stage is terminal (its output goes to the caller) exactly when it has no edge out, and every stage leads to one;
+* hooks of the model's code may only narrow this graph for one request, never widen it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Self
+
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
+
+from omni_common.request import Modality
+
+
+class StageConfig(BaseModel):
+    """One stage of a pipeline."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
+    to: tuple[str, ...] = Field(default=(), description="Stages that get this stage's whole result.")
+    stream_to: tuple[str, ...] = Field(default=(), description="Stages that get its chunks as they are made.")
+    wait_for: tuple[str, ...] = Field(
+        default=(), description="Stages whose payloads join here; a request may need fewer of them."
+    )
+    terminal: Modality | None = Field(default=None, description="What it sends to the caller: text or audio.")
+    needs: Modality | None = Field(
+        default=None, description="Visited only by requests that produce this modality. None: by all."
+    )
+    gpu: bool = Field(default=False, description="Runs on a GPU where there is one.")
+    tp_size: PositiveInt = 1
+    replicas: PositiveInt = 1
+    placement_group: str = Field(default="", description="Stages with the same name share a pod. Empty: its own.")
+    max_running: PositiveInt = Field(default=16, description="Requests in one batch at most.")
+    max_waiting: PositiveInt = Field(default=64, description="Requests that may wait beside them.")
+    max_batch_wait_ms: float = Field(default=0.0, ge=0, description="How long a batch waits to fill.")
+    credits: PositiveInt = Field(default=64, description="Chunks of one request that may be under way to it per edge.")
+
+
+class PipelineConfig(BaseModel):
+    """A model's declared graph of stages."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9.-]*$")
+    entry: str
+    stages: tuple[StageConfig, ...]
+    input_modalities: frozenset[Modality]
+    output_modalities: frozenset[Modality]
+    voices: tuple[str, ...] = ()
+    default_voice: str = ""
+
+    @cached_property
+    def by_name(self) -> Mapping[str, StageConfig]:
+        return {stage.name: stage for stage in self.stages}
+
+    def stage(self, name: str) -> StageConfig:
+        """Raises KeyError with the names there are."""
+        try:
+            return self.by_name[name]
+        except KeyError:
+            raise KeyError(f"pipeline '{self.name}' has no stage '{name}'; it has {', '.join(self.by_name)}") from None
+
+    def terminals(self, modalities: frozenset[Modality]) -> frozenset[str]:
+        """The terminal stages for these output modalities. Text is always produced, since speech is made from it."""
+        return frozenset(
+            s.name for s in self.stages if s.terminal in modalities or s.terminal is Modality.TEXT
+        )
+
+    def visited(self, modalities: frozenset[Modality]) -> frozenset[str]:
+        """The stages that a request for these output modalities may visit."""
+        return frozenset(s.name for s in self.stages if s.needs is None or s.needs in modalities)
+
+    @model_validator(mode="after")
+    def _graph_holds(self) -> Self:
+        names = [s.name for s in self.stages]
+        _require(len(names) == len(set(names)), f"two stages of '{self.name}' have the same name")
+        _require(self.entry in names, f"the entry stage '{self.entry}' is not among the stages")
+        for stage in self.stages:
+            for target in (*stage.to, *stage.stream_to, *stage.wait_for):
+                _require(target in names, f"stage '{stage.name}' names '{target}', which is not a stage")
+            for source in stage.wait_for:
+                _require(
+                    stage.name in self.by_name[source].to,
+                    f"stage '{stage.name}' waits for '{source}', which sends no payload to it",
+                )
+            leads_on = bool(stage.to or stage.stream_to)
+            _require(
+                leads_on == (stage.terminal is None),
+                f"stage '{stage.name}' must either lead to other stages or be terminal",
+            )
+        reached = self._reachable()
+        _require(set(names) <= reached, f"no path leads to {sorted(set(names) - reached)} from '{self.entry}'")
+        return self
+
+    def _reachable(self) -> set[str]:
+        done: set[str] = set()
+        path: list[str] = []
+
+        def visit(name: str) -> None:
+            _require(name not in path, f"the stages {' → '.join([*path, name])} form a cycle")
+            if name in done:
+                return
+            path.append(name)
+            stage = self.by_name[name]
+            for target in (*stage.to, *stage.stream_to):
+                visit(target)
+            path.pop()
+            done.add(name)
+
+        visit(self.entry)
+        return done
+
+
+def load_pipeline(path: Path) -> PipelineConfig:
+    """Reads a pipeline file (JSON). Raises pydantic.ValidationError, a ValueError, when it does not hold."""
+    return PipelineConfig.model_validate_json(path.read_bytes())
+
+
+def _require(holds: bool, message: str) -> None:
+    if not holds:
+        raise ValueError(message)

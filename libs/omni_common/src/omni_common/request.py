@@ -1,0 +1,187 @@
+"""The request as the mesh knows it: parsed once at the border, correct by construction below it.
+
+The messages of `omni.common.v1` stop at `omni_common.rpc.convert`; nothing else reads them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+
+class Role(StrEnum):
+    """Who speaks."""
+
+    SYSTEM = "system"
+    USER = "user"
+    ASSISTANT = "assistant"
+
+
+class Modality(StrEnum):
+    """What a request contains or produces."""
+
+    TEXT = "text"
+    IMAGE = "image"
+    AUDIO = "audio"
+    VIDEO = "video"
+
+
+class FinishReason(StrEnum):
+    """Why the text ended."""
+
+    STOP = "stop"
+    LENGTH = "length"
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    text: str
+    param: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Media:
+    """An encoded image, audio or video file; `param` is the JSON path to name when it is at fault."""
+
+    modality: Modality
+    data: bytes | memoryview
+    param: str = ""
+
+
+Part = Text | Media
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    role: Role
+    parts: tuple[Part, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """What the caller set; None takes the pipeline's default. `temperature` 0 is greedy, `top_k` 0 is off."""
+
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    repetition_penalty: float | None = None
+    seed: int | None = None
+    max_tokens: int | None = None
+
+    def over(self, defaults: Sampling) -> Sampling:
+        """These settings, and the defaults where nothing is set."""
+        return Sampling(
+            **{
+                name: getattr(defaults, name) if getattr(self, name) is None else getattr(self, name)
+                for name in Sampling.__slots__
+            }
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationParams:
+    modalities: frozenset[Modality] = frozenset({Modality.TEXT})
+    sampling: Sampling = Sampling()
+    stage_sampling: Mapping[str, Sampling] = field(default_factory=dict)
+    stop: tuple[str, ...] = ()
+    voice: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationRequest:
+    model: str
+    messages: tuple[Message, ...]
+    params: GenerationParams = GenerationParams()
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class RequestKey:
+    """Which request, and which try at it."""
+
+    request_id: str
+    attempt: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Binding:
+    """The replica of one stage that serves a request; replicas of one pod share an arena."""
+
+    replica: str
+    address: str
+    pod: str
+
+
+@dataclass(frozen=True, slots=True)
+class TraceContext:
+    """W3C trace context; empty when the request is not traced."""
+
+    traceparent: str = ""
+    tracestate: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Envelope:
+    """What travels with a request. `deadline` and `origin` (its admission) are seconds on this process's own
+    monotonic clock: they cross hops as time left and age."""
+
+    key: RequestKey
+    pipeline: str
+    coordinator: str
+    deadline: float
+    origin: float
+    bindings: Mapping[str, Binding]
+    terminals: frozenset[str]
+    params: GenerationParams
+    output_credits: int
+    trace: TraceContext = TraceContext()
+
+
+@dataclass(frozen=True, slots=True)
+class StageReport:
+    """When a stage worked on a request, in seconds since its admission."""
+
+    stage: str
+    replica: str
+    first_input: float
+    first_output: float
+    end: float
+
+
+@dataclass(frozen=True, slots=True)
+class TextOutput:
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class AudioOutput:
+    """Signed 16-bit little-endian mono samples."""
+
+    pcm: bytes
+    sample_rate: int
+
+
+Output = TextOutput | AudioOutput
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens; audio tokens of a completion are codec frames."""
+
+    prompt_tokens: int = 0
+    prompt_audio_tokens: int = 0
+    prompt_image_tokens: int = 0
+    completion_text_tokens: int = 0
+    completion_audio_tokens: int = 0
+
+    def __add__(self, other: Usage) -> Usage:
+        return Usage(*(getattr(self, n) + getattr(other, n) for n in Usage.__slots__))
+
+
+@dataclass(frozen=True, slots=True)
+class TerminalResult:
+    """How one terminal stage ended. `finish_reason` is None where the stage has no say in it (speech)."""
+
+    finish_reason: FinishReason | None
+    usage: Usage
+    reports: tuple[StageReport, ...] = ()

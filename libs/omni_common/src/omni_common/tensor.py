@@ -1,0 +1,56 @@
+"""Tensors without a tensor library: what crosses an edge, for processes that have neither numpy nor torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from math import prod
+
+
+class DType(Enum):
+    """Element types by their size in bytes; names and numbers are those of `omni.common.v1.DataType`."""
+
+    BOOL = (1, 1)
+    UINT8 = (2, 1)
+    INT8 = (3, 1)
+    INT16 = (4, 2)
+    INT32 = (5, 4)
+    INT64 = (6, 8)
+    FLOAT16 = (7, 2)
+    BFLOAT16 = (8, 2)
+    FLOAT32 = (9, 4)
+    FLOAT64 = (10, 8)
+
+    @property
+    def number(self) -> int:
+        return self.value[0]
+
+    @property
+    def itemsize(self) -> int:
+        return self.value[1]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Tensor:
+    """A contiguous little-endian array in C order.
+
+    `data` is a flat view of bytes (format 'B', one dimension), read-only when it comes from a peer: it may lie in
+    the pod's arena, where it stays valid as long as any view of it lives.
+
+    Raises ValueError when the bytes do not fit the shape.
+    """
+
+    dtype: DType
+    shape: tuple[int, ...]
+    data: memoryview
+
+    def __post_init__(self) -> None:
+        wanted = prod(self.shape) * self.dtype.itemsize
+        if self.data.nbytes != wanted:
+            raise ValueError(
+                f"a {self.dtype.name} tensor of shape {self.shape} has {wanted} bytes, not {self.data.nbytes}"
+            )
+
+    @property
+    def nbytes(self) -> int:
+        return self.data.nbytes

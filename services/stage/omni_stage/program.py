@@ -1,0 +1,61 @@
+"""What a model's folder gives the stage service for each of its stages: a scheduler and the pure hooks around it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from omni_common.pipeline import PipelineConfig, StageConfig
+from omni_common.request import GenerationParams
+from omni_stage.scheduler.contract import Scheduler
+
+Progress = Callable[[int, int], None]
+"""Called as weights are read: (tensors loaded, tensors in all)."""
+
+
+@dataclass(frozen=True, slots=True)
+class StageContext:
+    """All that a stage's factory may use."""
+
+    pipeline: PipelineConfig
+    stage: StageConfig
+    model: Path | None
+    device: str
+    dtype: str
+    progress: Progress
+
+
+@dataclass(frozen=True, slots=True)
+class StageProgram:
+    """One stage of a model, ready to run.
+
+    The hooks are pure. `route(value)` names the payload targets of this result, all of `to` by default;
+    `project[target](value)` makes the payload for one target; `stream_to(params)` narrows the chunk targets;
+    `needs(source, payload)` says which of `wait_for` this request joins, or None while it cannot tell;
+    `merge({source: payload})` joins them. A chunk of a terminal stage is an `Output`.
+    `warm_up` runs the model once before the stage takes traffic.
+    """
+
+    scheduler: Scheduler
+    route: Callable[[object], Collection[str]] | None = None
+    project: Mapping[str, Callable[[object], object]] = field(default_factory=dict)
+    stream_to: Callable[[GenerationParams], Collection[str]] | None = None
+    needs: Callable[[str, object], Collection[str] | None] | None = None
+    merge: Callable[[Mapping[str, object]], object] | None = None
+    warm_up: Callable[[], None] | None = None
+
+
+StageFactory = Callable[[StageContext], StageProgram]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFamily:
+    """A model folder's public face: `FAMILY` in its `stages.py`.
+
+    `pipeline` is the family's graph, `factories` builds each stage, `payloads` are the types that may cross its edges.
+    """
+
+    pipeline: PipelineConfig
+    factories: Mapping[str, StageFactory]
+    payloads: Sequence[type]

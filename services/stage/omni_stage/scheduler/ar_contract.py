@@ -1,0 +1,47 @@
+"""What the autoregressive scheduler and a model runner say to each other.
+
+The scheduler decides which requests step; it sees keys and counts, never a tensor. The runner holds the sequences
+and runs the model; it never decides. All calls come from the scheduler's one thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from omni_common.request import RequestKey
+from omni_stage.scheduler.contract import NewRequest, Outgoing
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """One step: the requests whose prompt is run now, and those that get one more token."""
+
+    prefill: tuple[RequestKey, ...]
+    decode: tuple[RequestKey, ...]
+
+
+class ModelRunner(Protocol):
+    """Runs the model for a batch of sequences that it holds by key."""
+
+    def open(self, request: NewRequest) -> None:
+        """Makes the sequence. Raises OmniError when the request cannot be served (prompt too long, say)."""
+
+    def feed(self, key: RequestKey, source: str, chunk: object) -> None:
+        """Adds one chunk of an input stream."""
+
+    def close_input(self, key: RequestKey, source: str) -> None:
+        """The input stream is complete."""
+
+    def ready(self, key: RequestKey) -> bool:
+        """Whether the sequence has all the input that its next step needs."""
+
+    def execute(self, batch: Batch) -> Sequence[Outgoing]:
+        """One step. Emit, Consumed, and Result or Failed for the sequences that ended; those are closed already.
+
+        An exception that is not an OmniError of one sequence fails the whole batch.
+        """
+
+    def close(self, key: RequestKey) -> None:
+        """Forgets the sequence and frees its cache. Idempotent."""
