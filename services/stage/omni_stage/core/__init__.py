@@ -1,0 +1,1 @@
+"""The stage's pure core: no sockets, clocks, threads or tensors."""
