@@ -26,7 +26,10 @@ class ModelRunner(Protocol):
     """Runs the model for a batch of sequences that it holds by key."""
 
     def open(self, request: NewRequest) -> None:
-        """Makes the sequence. Raises OmniError when the request cannot be served (prompt too long, say)."""
+        """Makes the sequence. Raises OmniError when the request cannot be served (prompt too long, say).
+
+        Called when the request is admitted, which may be long before its first step: a cache is made by that step.
+        """
 
     def feed(self, key: RequestKey, source: str, chunk: object) -> None:
         """Adds one chunk of an input stream."""
@@ -35,11 +38,12 @@ class ModelRunner(Protocol):
         """The input stream is complete."""
 
     def ready(self, key: RequestKey) -> bool:
-        """Whether the sequence has all the input that its next step needs."""
+        """Whether the sequence has all the input that its next step needs. Cheap: asked of each before each step."""
 
     def execute(self, batch: Batch) -> Sequence[Outgoing]:
-        """One step. Emit, Consumed, and Result or Failed for the sequences that ended; those are closed already.
+        """One step; a prompt in `prefill` gets its first token too.
 
+        Returns Emit, Consumed, and Result or Failed for the sequences that ended; those may be closed already.
         An exception that is not an OmniError of one sequence fails the whole batch.
         """
 
