@@ -1,0 +1,1 @@
+"""What the coordinator decides, without a clock, a socket or a task."""

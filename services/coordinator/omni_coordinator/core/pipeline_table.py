@@ -1,0 +1,119 @@
+"""The pipelines that are served, and whether a request fits the one it names."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+
+from omni_common.errors import InvalidRequest, OmniError, Reason, Unsupported
+from omni_common.pipeline import PipelineConfig
+from omni_common.request import GenerationParams, GenerationRequest, Media, Modality, Sampling
+from omni_coordinator.core.bindings import Visit
+
+MAX_STOPS = 4  # as the OpenAI API has it
+
+
+@dataclass(frozen=True, slots=True)
+class Course:
+    """What a request asks of its pipeline: the stages it may visit in the order of the graph, and its terminals."""
+
+    pipeline: PipelineConfig
+    visits: tuple[Visit, ...]
+    terminals: frozenset[str]
+    request: GenerationRequest
+
+
+class PipelineTable:
+    """The served pipelines by name."""
+
+    def __init__(self, pipelines: Iterable[PipelineConfig]) -> None:
+        self.pipelines: Mapping[str, PipelineConfig] = {pipeline.name: pipeline for pipeline in pipelines}
+        self._order = {name: _topological(pipeline) for name, pipeline in self.pipelines.items()}
+
+    def plan(self, request: GenerationRequest) -> Course:
+        """Raises OmniError when there is no such pipeline or the request asks for what it does not do."""
+        pipeline = self.pipelines.get(request.model)
+        if pipeline is None:
+            raise OmniError(
+                Reason.MODEL_NOT_FOUND,
+                f"There is no model '{request.model[:80]}'; there is {_listing(self.pipelines)}.",
+                param="model",
+            )
+        _check_input(pipeline, request)
+        params = _checked(pipeline, request.params)
+        visited = pipeline.visited(params.modalities)
+        return Course(
+            pipeline=pipeline,
+            visits=tuple(visit for visit in self._order[pipeline.name] if visit.stage in visited),
+            terminals=pipeline.terminals(params.modalities),
+            request=replace(request, params=params),
+        )
+
+
+def _topological(pipeline: PipelineConfig) -> tuple[Visit, ...]:
+    order: list[str] = []
+
+    def visit(name: str) -> None:
+        if name in order:
+            return
+        stage = pipeline.stage(name)
+        for target in (*reversed(stage.stream_to), *reversed(stage.to)):
+            visit(target)
+        order.insert(0, name)
+
+    visit(pipeline.entry)
+    sources = {name: {s.name for s in pipeline.stages if name in (*s.to, *s.stream_to)} for name in order}
+    return tuple(Visit(name, frozenset(sources[name])) for name in order)
+
+
+def _check_input(pipeline: PipelineConfig, request: GenerationRequest) -> None:
+    if not request.messages:
+        raise InvalidRequest("A request needs at least one message.", param="messages")
+    for number, message in enumerate(request.messages):
+        for place, part in enumerate(message.parts):
+            if isinstance(part, Media) and part.modality not in pipeline.input_modalities:
+                raise Unsupported(
+                    f"Model '{pipeline.name}' takes {_listing(pipeline.input_modalities)}, not {part.modality}.",
+                    param=part.param or f"messages[{number}].content[{place}]",
+                )
+
+
+def _checked(pipeline: PipelineConfig, params: GenerationParams) -> GenerationParams:
+    if stray := params.modalities - pipeline.output_modalities:
+        raise Unsupported(
+            f"Model '{pipeline.name}' produces {_listing(pipeline.output_modalities)}, not {_listing(stray)}.",
+            param="modalities",
+        )
+    if params.voice and params.voice not in pipeline.voices:
+        raise InvalidRequest(
+            f"Model '{pipeline.name}' has no such voice; it has {_listing(pipeline.voices)}.", param="audio.voice"
+        )
+    if len(params.stop) > MAX_STOPS or not all(params.stop):
+        raise InvalidRequest(f"There may be {MAX_STOPS} stop strings at most, none of them empty.", param="stop")
+    _check_sampling(params.sampling, "")
+    for stage, sampling in params.stage_sampling.items():
+        if stage not in pipeline.by_name:
+            raise InvalidRequest(
+                f"Model '{pipeline.name}' has no such stage; it has {', '.join(pipeline.by_name)}.",
+                param=f"stage_sampling.{stage[:80]}",
+            )
+        _check_sampling(sampling, f"stage_sampling.{stage}.")
+    wants_voice = Modality.AUDIO in params.modalities and not params.voice
+    return replace(params, voice=pipeline.default_voice) if wants_voice else params
+
+
+def _check_sampling(sampling: Sampling, path: str) -> None:
+    _within(sampling.temperature, 0, 2, f"{path}temperature")
+    _within(sampling.top_p, 0, 1, f"{path}top_p")
+    _within(sampling.repetition_penalty, 0.01, 10, f"{path}repetition_penalty")
+    _within(sampling.max_tokens, 1, 2**31 - 1, f"{path}max_tokens")
+
+
+def _within(value: float | None, low: float, high: float, param: str) -> None:
+    if value is not None and not (math.isfinite(value) and low <= value <= high):
+        raise InvalidRequest(f"{param} must lie between {low:g} and {high:g}.", param=param)
+
+
+def _listing(names: Iterable[str]) -> str:
+    return ", ".join(sorted(names)) or "none"
