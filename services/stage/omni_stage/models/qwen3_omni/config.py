@@ -1,0 +1,50 @@
+"""Qwen3-Omni's graph of stages. Needs no tensor library: the coordinator, the launcher and the chart read it too."""
+
+from __future__ import annotations
+
+from omni_common.pipeline import PipelineConfig, StageConfig
+from omni_common.request import Modality
+
+SAMPLE_RATE = 24_000
+SAMPLES_PER_FRAME = 1920  # 12.5 codec frames a second
+VIDEO_FPS = 2.0  # as the model's authors sample videos; one temporal patch (two frames) is then one second
+
+PIPELINE = PipelineConfig(
+    name="qwen3-omni",
+    entry="preprocess",
+    stages=(
+        StageConfig(name="preprocess", to=("image_encoder", "audio_encoder", "aggregate"), placement_group="thinker"),
+        StageConfig(name="image_encoder", to=("aggregate",), gpu=True, placement_group="thinker", max_running=4),
+        StageConfig(name="audio_encoder", to=("aggregate",), gpu=True, placement_group="thinker", max_running=4),
+        StageConfig(
+            name="aggregate",
+            to=("thinker", "talker"),
+            wait_for=("preprocess", "image_encoder", "audio_encoder"),
+            placement_group="thinker",
+        ),
+        StageConfig(
+            name="thinker", stream_to=("decode", "talker"), gpu=True, placement_group="thinker", max_running=32
+        ),
+        StageConfig(name="decode", terminal=Modality.TEXT, placement_group="thinker", max_running=64),
+        StageConfig(
+            name="talker",
+            stream_to=("code2wav",),
+            needs=Modality.AUDIO,
+            gpu=True,
+            placement_group="talker",
+            max_running=32,
+        ),
+        StageConfig(
+            name="code2wav",
+            terminal=Modality.AUDIO,
+            needs=Modality.AUDIO,
+            gpu=True,
+            placement_group="thinker",
+            max_running=32,
+        ),
+    ),
+    input_modalities=frozenset({Modality.TEXT, Modality.IMAGE, Modality.AUDIO, Modality.VIDEO}),
+    output_modalities=frozenset({Modality.TEXT, Modality.AUDIO}),
+    voices=("chelsie", "ethan", "aiden"),
+    default_voice="ethan",
+)
