@@ -6,6 +6,7 @@ advice to retry. Adapters read it and hold no cases of their own.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
@@ -49,9 +50,7 @@ class Surface:
 
 
 SURFACE: Mapping[Reason, Surface] = {
-    Reason.INVALID_REQUEST: Surface(
-        grpc.StatusCode.INVALID_ARGUMENT, 400, "invalid_request_error", None, retry=False
-    ),
+    Reason.INVALID_REQUEST: Surface(grpc.StatusCode.INVALID_ARGUMENT, 400, "invalid_request_error", None, retry=False),
     Reason.CONTEXT_TOO_LONG: Surface(
         grpc.StatusCode.INVALID_ARGUMENT,
         400,
@@ -82,28 +81,18 @@ SURFACE: Mapping[Reason, Surface] = {
         "unsupported_parameter",
         retry=False,
     ),
-    Reason.OVERLOADED: Surface(
-        grpc.StatusCode.RESOURCE_EXHAUSTED, 429, "rate_limit_error", "overloaded", retry=True
-    ),
+    Reason.OVERLOADED: Surface(grpc.StatusCode.RESOURCE_EXHAUSTED, 429, "rate_limit_error", "overloaded", retry=True),
     Reason.STAGE_UNAVAILABLE: Surface(
         grpc.StatusCode.UNAVAILABLE, 503, "server_error", "stage_unavailable", retry=True
     ),
-    Reason.LEASE_LOST: Surface(
-        grpc.StatusCode.ABORTED, 503, "server_error", "lease_lost", retry=True
-    ),
+    Reason.LEASE_LOST: Surface(grpc.StatusCode.ABORTED, 503, "server_error", "lease_lost", retry=True),
     Reason.DEADLINE_EXCEEDED: Surface(
         grpc.StatusCode.DEADLINE_EXCEEDED, 504, "server_error", "deadline_exceeded", retry=False
     ),
     Reason.CANCELLED: Surface(grpc.StatusCode.CANCELLED, 0, "server_error", None, retry=False),
-    Reason.STAGE_FAILED: Surface(
-        grpc.StatusCode.INTERNAL, 500, "server_error", "stage_failed", retry=False
-    ),
-    Reason.SLOW_CONSUMER: Surface(
-        grpc.StatusCode.ABORTED, 408, "server_error", "slow_consumer", retry=False
-    ),
-    Reason.INTERNAL: Surface(
-        grpc.StatusCode.INTERNAL, 500, "server_error", "internal", retry=False
-    ),
+    Reason.STAGE_FAILED: Surface(grpc.StatusCode.INTERNAL, 500, "server_error", "stage_failed", retry=False),
+    Reason.SLOW_CONSUMER: Surface(grpc.StatusCode.ABORTED, 408, "server_error", "slow_consumer", retry=False),
+    Reason.INTERNAL: Surface(grpc.StatusCode.INTERNAL, 500, "server_error", "internal", retry=False),
 }
 
 
@@ -166,9 +155,7 @@ class Overloaded(OmniError):
     """No room for another request just now."""
 
     def __init__(self, message: str, *, stage: str | None = None) -> None:
-        super().__init__(
-            Reason.OVERLOADED, message, stage=stage, retry_after=timedelta(seconds=1)
-        )
+        super().__init__(Reason.OVERLOADED, message, stage=stage, retry_after=timedelta(seconds=1))
 
 
 class StageUnavailable(OmniError):
@@ -187,9 +174,7 @@ class StageFailed(OmniError):
     """A stage's model code raised."""
 
     def __init__(self, stage: str) -> None:
-        super().__init__(
-            Reason.STAGE_FAILED, f"Stage '{stage}' failed while serving this request.", stage=stage
-        )
+        super().__init__(Reason.STAGE_FAILED, f"Stage '{stage}' failed while serving this request.", stage=stage)
 
 
 class DeadlineExceeded(OmniError):
@@ -218,3 +203,24 @@ class Internal(OmniError):
 
     def __init__(self, message: str = "The server met an internal error.") -> None:
         super().__init__(Reason.INTERNAL, message)
+
+
+def openai_error(error: OmniError) -> tuple[int, dict[str, object], dict[str, str]]:
+    """HTTP status, body and headers as OpenAI's clients expect them.
+
+    Their official client retries every 408, 409, 429 and 5xx by itself unless `x-should-retry` says no: without the
+    header a failing generation would run three times.
+    """
+    surface = error.surface
+    body: dict[str, object] = {
+        "error": {
+            "message": error.message,
+            "type": surface.type,
+            "param": error.param,
+            "code": error.code or surface.code,
+        }
+    }
+    headers = {"x-should-retry": "true" if surface.retry else "false"}
+    if error.retry_after is not None:
+        headers["retry-after"] = str(max(1, math.ceil(error.retry_after.total_seconds())))
+    return surface.http, body, headers
