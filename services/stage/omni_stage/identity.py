@@ -1,0 +1,18 @@
+"""Who this replica is, to its coordinators and its peers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """`address` is where its StageService can be reached; replicas of one pod share an arena."""
+
+    pipeline: str
+    stage: str
+    replica: str
+    pod: str
+    node: str
+    address: str
+    capacity: int
