@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 Behaviour = Callable[[Any, grpc.aio.ServicerContext[Any, Any]], Awaitable[Any]]
 
 
-class ErrorInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # its stub is not subclassable
+class ErrorInterceptor(grpc.aio.ServerInterceptor):
     """OmniError → its status; PeerGone → nothing, since nobody listens; anything else → INTERNAL, logged."""
 
     async def intercept_service(self, continuation: Any, handler_call_details: Any) -> Any:
