@@ -1,0 +1,22 @@
+"""What the command says instead of a traceback."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+
+class CommandError(Exception):
+    """The command cannot do what it was asked; the message is a sentence for the person at the terminal."""
+
+
+class LaunchFailed(CommandError):
+    """The mesh did not come up."""
+
+
+def leaves(error: BaseException) -> Iterator[BaseException]:
+    """The errors in a group of groups, as task groups nest them."""
+    if isinstance(error, BaseExceptionGroup):
+        for inner in error.exceptions:
+            yield from leaves(inner)
+    else:
+        yield error
