@@ -37,7 +37,7 @@ class Tensor:
     `data` is a flat view of bytes (format 'B', one dimension), read-only when it comes from a peer: it may lie in
     the pod's arena, where it stays valid as long as any view of it lives.
 
-    Raises ValueError when the bytes do not fit the shape.
+    Raises ValueError when the bytes do not fit the shape or the view is not such a one.
     """
 
     dtype: DType
@@ -45,6 +45,8 @@ class Tensor:
     data: memoryview
 
     def __post_init__(self) -> None:
+        if self.data.ndim != 1 or self.data.format != "B" or not self.data.c_contiguous:
+            raise ValueError("a tensor's data is a flat, contiguous view of bytes")
         wanted = prod(self.shape) * self.dtype.itemsize
         if self.data.nbytes != wanted:
             raise ValueError(
