@@ -1,0 +1,88 @@
+# The menu of this project. `make` alone prints it.
+
+PIPELINE ?= qwen3-omni
+PORT ?= 8000
+PYTHON ?= python3
+BIN := .venv/bin
+TINY := .omni/tiny-qwen3-omni
+MODEL ?= $(if $(filter qwen3-omni,$(PIPELINE)),$(TINY))
+DISTRIBUTIONS := libs/omni_common services/coordinator services/gateway services/stage services/cli
+PROTOS := $(shell find proto -name '*.proto')
+TYPED := $(DISTRIBUTIONS) tests
+
+# One thread per process is what the stages use; more of them spin against each other on a small machine.
+export OMP_NUM_THREADS := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo up test test-unit test-contract test-integration test-parity check lint types protos format \
+	bench lock clean
+
+help: ## This menu
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo
+	@echo "  Variables: PIPELINE=$(PIPELINE) MODEL=$(MODEL) PORT=$(PORT) (MODEL: a folder or a hub id)"
+
+setup: .venv/.ready .venv/.stubs ## The environment in .venv, the gRPC stubs and the command .venv/bin/omni
+
+.venv/.ready: constraints.txt requirements-dev.txt $(DISTRIBUTIONS:%=%/pyproject.toml)
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "omni needs Python 3.11 or newer. Name one: make setup PYTHON=/path/to/python3.11"; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@echo "Installing into .venv; the first time this takes a few minutes."
+	@$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --requirement requirements-dev.txt \
+		-e libs/omni_common -e services/coordinator -e services/gateway -e 'services/stage[media,torch]' -e services/cli
+	@touch $@
+	@touch .venv/.stubs
+
+.venv/.stubs: .venv/.ready $(PROTOS)
+	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -e libs/omni_common
+	@touch $@
+
+$(TINY): | setup
+	@$(BIN)/omni models make-tiny qwen3-omni $@
+
+demo: setup $(filter $(TINY),$(MODEL)) ## A photo and a spoken question in, text and speech out, then everything stops
+	@$(BIN)/omni demo --model '$(MODEL)'
+
+up: setup $(filter $(TINY),$(MODEL)) ## The mesh on this machine until Ctrl-C
+	@$(BIN)/omni up --pipeline '$(PIPELINE)' $(if $(MODEL),--model '$(MODEL)') --port $(PORT)
+
+test: setup ## All tests that need no GPU, the fast ones first
+	$(BIN)/pytest tests/unit tests/contract tests/integration tests/parity
+
+test-unit test-contract test-integration test-parity: test-%: setup
+	$(BIN)/pytest tests/$*
+
+test-unit: ## Only the pure parts
+test-contract: ## Only what the parts promise each other
+test-integration: ## Only the parts together, in real processes
+test-parity: ## Only the comparison with the transformers reference
+
+check: protos lint types ## What must be green besides the tests
+
+protos: setup
+	$(BIN)/buf lint
+	$(BIN)/buf format --diff --exit-code
+
+lint: setup
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/lint-imports
+
+types: setup
+	$(BIN)/mypy $(TYPED)
+
+format: setup ## Format the sources and sort the imports
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix --quiet .
+	$(BIN)/buf format --write
+
+bench: setup ## Measure the mesh against one process and a plain single-host hop
+	$(BIN)/python -m bench
+
+lock: setup ## Write the installed versions to constraints.txt
+	@{ head -n 1 constraints.txt; $(BIN)/pip freeze --exclude-editable | sed 's/+cpu$$//' | grep -v '^#'; } > .venv/lock
+	@mv .venv/lock constraints.txt
+
+clean: ## Remove the environment, the caches and what the demo made
+	rm -rf .venv .omni .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis libs/omni_common/src/omni
