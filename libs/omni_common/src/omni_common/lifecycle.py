@@ -1,0 +1,156 @@
+"""The life of a service process: start, serve, drain on SIGTERM or SIGINT, end.
+
+In order: logs, metrics, `build`, `Service.run`; health is SERVING once the service calls `started`. On the first
+signal health is NOT_SERVING before anything else happens, then `Service.drain` has the `drain` setting's time, then
+`run` is cancelled and the process exits with 0. A second signal cuts the drain short. A service that ends by itself
+has failed: the process exits with 1 and says why.
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+from collections.abc import Callable
+from functools import partial
+from typing import Protocol, TypeVar
+
+import anyio
+import anyio.abc
+
+from omni_common.clock import monotonic
+from omni_common.deadline import Deadline
+from omni_common.settings import ServiceSettings
+from omni_common.telemetry import names
+from omni_common.telemetry.logs import configure_logs
+from omni_common.telemetry.metrics import describe_build, serve_metrics, watch_loop
+
+logger = logging.getLogger(__name__)
+
+Settings = TypeVar("Settings", bound=ServiceSettings)
+
+
+class Health(Protocol):
+    """What outsiders ask whether to send work here, such as an RpcServer."""
+
+    async def set_serving(self, serving: bool) -> None: ...
+
+
+class Lifecycle:
+    """Where the process stands. Calling it says that the service takes work: `started(server)`."""
+
+    def __init__(self) -> None:
+        self._health: tuple[Health, ...] = ()
+        self._started = anyio.Event()
+        self._draining = anyio.Event()
+        self._refusing = anyio.Event()
+
+    def __call__(self, *health: Health) -> None:
+        """`health` is told now that this process serves, and first of all when it no longer does."""
+        self._health = health
+        self._started.set()
+
+    @property
+    def started(self) -> bool:
+        return self._started.is_set()
+
+    @property
+    def serving(self) -> bool:
+        """Started and not about to end: what a readiness probe asks."""
+        return self.started and not self._draining.is_set()
+
+    async def begin_drain(self) -> None:
+        """Returns when health says NOT_SERVING."""
+        self._draining.set()
+        if self.started:
+            await self._refusing.wait()  # no deadline: `tell_health` runs beside it and waits for nothing else
+
+    async def tell_health(self) -> None:
+        """Keeps the health in step; the only task that sets it, so that its order is certain."""
+        await self._started.wait()
+        logger.info("serving")
+        names.SERVING.set(1)
+        for health in self._health:
+            await health.set_serving(True)
+        await self._draining.wait()
+        for health in self._health:
+            await health.set_serving(False)
+        names.SERVING.set(0)
+        self._refusing.set()
+
+
+class Service(Protocol):
+    """What a process runs."""
+
+    async def run(self, started: Lifecycle) -> None:
+        """Serves until cancelled; calls `started` when it takes work. To return means to have failed."""
+
+    async def drain(self, deadline: Deadline) -> None:
+        """Takes nothing new and returns when nothing is left; cancelled at the deadline."""
+
+
+def run_service(settings: Settings, build: Callable[[Settings], Service]) -> None:
+    """Runs the service that `build` makes inside the event loop, until a signal ends it."""
+    name = type(settings).model_config.get("env_prefix", "").removeprefix("OMNI_").rstrip("_").lower()
+    configure_logs(settings.log_level, service=name)
+    describe_build(name)
+    anyio.run(partial(serve, settings, build), backend_options={"use_uvloop": True})
+
+
+async def serve(settings: Settings, build: Callable[[Settings], Service]) -> None:
+    """`run_service` without the process: for a process that has an event loop and its logs already."""
+    lifecycle = Lifecycle()
+    with serve_metrics(settings.metrics_host, settings.metrics_port) as port:
+        if port is not None:
+            logger.info("metrics are served", extra={"port": port})
+        async with anyio.create_task_group() as tasks:
+            signals = await tasks.start(_signals)
+            service = build(settings)
+            tasks.start_soon(watch_loop)
+            tasks.start_soon(lifecycle.tell_health)
+            tasks.start_soon(_end_on_signal, signals, lifecycle, service, settings, tasks.cancel_scope)
+            await service.run(lifecycle)
+            raise RuntimeError("the service ended by itself")
+    logger.info("ended")
+
+
+class _Signals:
+    """Counts the signals that ask the process to end."""
+
+    def __init__(self) -> None:
+        self.first = anyio.Event()
+        self.second = anyio.Event()
+
+
+async def _signals(*, task_status: anyio.abc.TaskStatus[_Signals]) -> None:
+    signals = _Signals()
+    with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as received:
+        task_status.started(signals)
+        async for number in received:
+            logger.info("asked to end", extra={"signal": number.name})
+            if signals.first.is_set():
+                signals.second.set()
+            signals.first.set()
+
+
+async def _end_on_signal(
+    signals: _Signals, lifecycle: Lifecycle, service: Service, settings: ServiceSettings, everything: anyio.CancelScope
+) -> None:
+    await signals.first.wait()
+    if lifecycle.started:
+        await lifecycle.begin_drain()
+        await _drain(service, Deadline.after(settings.drain.total_seconds(), monotonic), signals.second)
+    everything.cancel()
+
+
+async def _drain(service: Service, deadline: Deadline, cut_short: anyio.Event) -> None:
+    async def wait_for_second_signal() -> None:
+        await cut_short.wait()
+        tasks.cancel_scope.cancel()
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(wait_for_second_signal)
+        with anyio.move_on_after(deadline.remaining) as scope:
+            await service.drain(deadline)
+        if scope.cancelled_caught:
+            logger.warning("the drain ended with requests still alive")
+        tasks.cancel_scope.cancel()

@@ -1,0 +1,1 @@
+"""Metrics, logs and traces: one vocabulary (`names`), one way to write each."""

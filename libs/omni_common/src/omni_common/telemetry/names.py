@@ -1,0 +1,112 @@
+"""Every metric and label of the mesh, with unit and meaning; the rest of the code imports these objects.
+
+Base units, `_total` for counters, closed label sets: pipelines, stages and edges come from pipeline files; never a
+request id, a client's string or an address.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from prometheus_client import Counter, Gauge, Histogram
+
+from omni_common.errors import Reason
+
+
+class Transport(StrEnum):
+    """How the bytes of a tensor cross an edge."""
+
+    INLINE = "inline"
+    ARENA = "arena"
+    BLOB = "blob"
+
+
+COMPLETED = "completed"
+"""The outcome of a request that did not fail; of others it is the reason, in small letters."""
+
+
+def outcome_of(reason: Reason | None) -> str:
+    """The `outcome` label: closed, since reasons are."""
+    return COMPLETED if reason is None else reason.lower()
+
+
+# From a step of a small model on a GPU to a whole answer of a large one on a laptop.
+_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
+_COUNTS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+_RATIOS = (0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 1.5, 2, 4, 8)
+
+# Requests, as the coordinator sees them.
+REQUESTS = Counter("omni_requests_total", "Requests that ended, by outcome.", ["pipeline", "outcome"])
+LIVE_REQUESTS = Gauge("omni_live_requests", "Requests admitted and not yet ended.", ["pipeline"])
+REQUEST_SECONDS = Histogram(
+    "omni_request_seconds", "From admission to the end of a request.", ["pipeline", "outcome"], buckets=_SECONDS
+)
+ADMISSION_REFUSALS = Counter("omni_admission_refusals_total", "Requests refused at the door.", ["pipeline", "reason"])
+ABORTS = Counter("omni_aborts_total", "Requests aborted in the stages.", ["pipeline", "reason"])
+ABORT_SECONDS = Histogram(
+    "omni_abort_seconds",
+    "From an abort to the last stage's answer that nothing is left.",
+    ["pipeline"],
+    buckets=_SECONDS,
+)
+ABORT_TIMEOUTS = Counter("omni_abort_timeouts_total", "Aborts that a stage did not answer in time.", ["stage"])
+READY_REPLICAS = Gauge("omni_ready_replicas", "Replicas that take work.", ["pipeline", "stage"])
+
+# Requests, as a caller sees them at the gateway.
+HTTP_REQUESTS = Counter("omni_http_requests_total", "HTTP requests answered.", ["route", "method", "code"])
+HTTP_IN_FLIGHT = Gauge("omni_http_in_flight", "HTTP requests under way.", ["route"])
+STREAM_OUTCOMES = Counter(
+    "omni_stream_outcomes_total",
+    "Streamed answers by how they ended; their HTTP code cannot say.",
+    ["route", "outcome"],
+)
+FIRST_OUTPUT_SECONDS = Histogram(
+    "omni_time_to_first_output_seconds",
+    "From the request to its first piece of text or speech.",
+    ["pipeline"],
+    buckets=_SECONDS,
+)
+FIRST_AUDIO_SECONDS = Histogram(
+    "omni_time_to_first_audio_seconds", "From the request to its first piece of speech.", ["pipeline"], buckets=_SECONDS
+)
+AUDIO_RTF = Histogram(
+    "omni_audio_rtf", "Time to make speech over its length; above 1 the listener waits.", ["pipeline"], buckets=_RATIOS
+)
+AUDIO_SECONDS = Counter("omni_audio_seconds_total", "Seconds of audio.", ["pipeline", "direction"])
+TOKENS = Counter("omni_tokens_total", "Tokens; those of speech are codec frames.", ["pipeline", "kind", "modality"])
+MEDIA_REFUSALS = Counter("omni_media_refusals_total", "Media files refused.", ["modality", "reason"])
+
+# Stages.
+STAGE_LIVE_REQUESTS = Gauge("omni_stage_live_requests", "Requests that the replica holds.", ["stage"])
+STAGE_WAITING = Gauge("omni_stage_waiting", "Requests that wait for a place in a batch.", ["stage"])
+STAGE_RUNNING = Gauge("omni_stage_running", "Requests in the running batch.", ["stage"])
+STAGE_QUEUE_SECONDS = Histogram(
+    "omni_stage_queue_seconds", "From a request's arrival to its first step.", ["stage"], buckets=_SECONDS
+)
+STAGE_RUNNING_SECONDS = Histogram(
+    "omni_stage_running_seconds", "From a request's first step to its end in the stage.", ["stage"], buckets=_SECONDS
+)
+STAGE_BATCH_SIZE = Histogram("omni_stage_batch_size", "Requests in one step.", ["stage"], buckets=_COUNTS)
+STAGE_STEP_SECONDS = Histogram("omni_stage_step_seconds", "One step of the model.", ["stage"], buckets=_SECONDS)
+STAGE_FAILURES = Counter("omni_stage_failures_total", "Requests that failed in the stage.", ["stage", "reason"])
+LATE_EVENTS = Counter("omni_late_events_total", "Events dropped because their request or attempt was over.", ["stage"])
+PAUSES = Counter("omni_pauses_total", "Times that a request's way out was full and its work paused.", ["stage"])
+
+# Edges and the data plane; an edge is "from>to".
+EDGE_BYTES = Counter("omni_edge_bytes_total", "Bytes of tensors sent.", ["edge", "transport"])
+EDGE_TRANSFERS = Counter("omni_edge_transfers_total", "Tensors sent.", ["edge", "transport"])
+CREDIT_WAIT_SECONDS = Histogram(
+    "omni_credit_wait_seconds", "How long a chunk waited for its receiver's credit.", ["edge"], buckets=_SECONDS
+)
+ARENA_IN_USE = Gauge("omni_arena_in_use_bytes", "Bytes of this process's arena segment that are lent out.")
+ARENA_SIZE = Gauge("omni_arena_size_bytes", "Bytes of this process's arena segment.")
+ARENA_FULL = Counter("omni_arena_full_total", "Tensors that found no room in the arena and went as blobs.")
+ARENA_RECLAIMED = Counter("omni_arena_reclaimed_total", "Slots taken back because their release never came.")
+CHECKSUM_FAILURES = Counter("omni_checksum_failures_total", "Tensors refused: their bytes are not what was sent.")
+
+# The process.
+SERVING = Gauge("omni_serving", "1 while the process takes work.")
+EVENT_LOOP_LAG_SECONDS = Histogram(
+    "omni_event_loop_lag_seconds", "How late the event loop runs what is due.", buckets=_SECONDS[:12]
+)
+BUILD_INFO = Gauge("omni_build_info", "Always 1; its labels say what runs.", ["service", "version"])
