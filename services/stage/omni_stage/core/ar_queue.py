@@ -85,11 +85,11 @@ class ArQueue:
 
     def stepped(self, batch: Batch) -> None:
         """The batch has run: its prompts are resident now, and everyone in it queues up again at the end."""
-        for key in batch.prefill:
-            del self._waiting[key]
-            self._resident[key] = None
         for key in batch.decode:
             del self._resident[key]
+            self._resident[key] = None
+        for key in batch.prefill:
+            del self._waiting[key]
             self._resident[key] = None
 
     def _first(

@@ -1,0 +1,1 @@
+"""Strict, typed helpers for tests of stages and models."""
