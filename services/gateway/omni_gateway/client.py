@@ -1,0 +1,131 @@
+"""The Client layer: from one request to the coordinator that serves it, over one long-lived stream to each."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+import anyio
+import grpc.aio
+
+from omni.coordinator.v1 import coordinator_pb2 as pb
+from omni.coordinator.v1.coordinator_pb2_grpc import CoordinatorServiceStub
+from omni_common.deadline import Deadline
+from omni_common.errors import OmniError, Reason, StageUnavailable
+from omni_common.request import GenerationRequest, TraceContext
+from omni_common.rpc.channel import open_channel
+from omni_common.rpc.dialer import keep_sessions
+from omni_common.rpc.duplex import Duplex, client_session, exchange
+from omni_gateway.call import Call
+from omni_gateway.link import Link
+from omni_gateway.pipelines import PipelineView
+
+
+class Client:
+    """Knows the pipelines of all coordinators, submits to the least busy one, ends every call exactly once."""
+
+    def __init__(self, coordinators: Sequence[str], *, credits: int, name: str = "") -> None:
+        """`credits` bounds the outputs of one terminal stage that may be under way for one request."""
+        self._targets = tuple(coordinators)
+        self._credits = credits
+        self._name = name or f"gateway-{uuid.uuid4().hex[:8]}"
+        self._links: list[Link] = []
+        # One per address for as long as the process lives: opening and closing channels leaks native memory.
+        self._channels: dict[str, grpc.aio.Channel] = {}
+        self._watchers: list[Callable[[], None]] = []
+
+    async def run(self) -> None:
+        """Keeps a stream to every coordinator until cancelled."""
+        try:
+            await keep_sessions(self._targets, self._session)
+        finally:
+            for channel in self._channels.values():
+                await channel.close()
+
+    @property
+    def connected(self) -> int:
+        """Coordinators that have told what they serve."""
+        return sum(1 for link in self._links if link.pipelines)
+
+    @property
+    def live(self) -> int:
+        return sum(link.live for link in self._links)
+
+    def pipelines(self) -> dict[str, PipelineView]:
+        """Every pipeline by its name; where coordinators differ, as the one sees it that has it ready."""
+        best: dict[str, PipelineView] = {}
+        for link in self._links:
+            for name, view in link.pipelines.items():
+                if name not in best or (view.ready and not best[name].ready):
+                    best[name] = view
+        return dict(sorted(best.items()))
+
+    def pipeline(self, model: str) -> PipelineView:
+        """Raises MODEL_NOT_FOUND, or STAGE_UNAVAILABLE while no coordinator can be reached."""
+        known = self.pipelines()
+        if not known:
+            raise StageUnavailable("coordinator", "cannot be reached")
+        if model not in known:
+            raise OmniError(
+                Reason.MODEL_NOT_FOUND,
+                "The model does not exist here; GET /v1/models lists those that do.",
+                param="model",
+            )
+        return known[model]
+
+    @contextmanager
+    def submit(self, request: GenerationRequest, *, deadline: Deadline, trace: TraceContext) -> Iterator[Call]:
+        """The request under way; leaving the block before its end cancels it.
+
+        Raises STAGE_UNAVAILABLE when no coordinator has the pipeline ready.
+        """
+        link = self._least_busy(request.model)
+        call = link.open(request, deadline=deadline, trace=trace, credits=self._credits)
+        try:
+            yield call
+        finally:
+            link.close(call)
+
+    def fail_all(self, error: OmniError) -> None:
+        """Ends every live request with this error: the gateway is about to stop."""
+        for link in self._links:
+            link.fail_all(error)
+
+    def on_change(self, watcher: Callable[[], None]) -> None:
+        """`watcher` is called whenever a pipeline or a coordinator comes, changes or goes."""
+        self._watchers.append(watcher)
+
+    def _least_busy(self, model: str) -> Link:
+        ready = [link for link in self._links if model in link.pipelines and link.pipelines[model].ready]
+        if not ready:
+            raise self.pipeline(model).unavailable()
+        return min(ready, key=lambda link: link.live)
+
+    async def _session(self, address: str) -> None:
+        if address not in self._channels:
+            self._channels[address] = open_channel(address)
+        stub = CoordinatorServiceStub(self._channels[address])
+        with anyio.CancelScope() as scope:
+            link = Link(self._name, on_pipeline=self._changed, abandon=scope.cancel)
+            self._links.append(link)
+            try:
+                async with client_session(stub.Connect()) as duplex:
+                    await _run_link(link, duplex)
+            finally:
+                self._links.remove(link)
+                link.fail_all(StageUnavailable("coordinator", "was lost while it served this request"))
+                self._changed()
+
+    def _changed(self) -> None:
+        for watcher in self._watchers:
+            watcher()
+
+
+async def _run_link(link: Link, duplex: Duplex[pb.ConnectResponse, pb.ConnectRequest]) -> None:
+    await exchange(
+        duplex,
+        write_all=lambda: link.writer.run(lambda events: duplex.write(pb.ConnectRequest(events=events))),
+        stop_writing=link.writer.close,
+        handle=link.handle,
+    )
