@@ -27,7 +27,7 @@ from omni_stage.scheduler.contract import (
     Result,
     Resume,
 )
-from omni_stage.scheduler.meter import NoMeter
+from omni_stage.scheduler.meter import StageMeter
 from omni_stage.testing.answers import ENOUGH, Answers
 
 A, B, C = (RequestKey(name) for name in "abc")
@@ -94,8 +94,9 @@ class CountingRunner:
             yield Result(key, self._made[key])
 
 
-class LateMeter(NoMeter):
+class LateMeter(StageMeter):
     def __init__(self) -> None:
+        super().__init__("thinker")
         self.count = 0
 
     def late(self) -> None:

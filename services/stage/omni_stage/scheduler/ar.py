@@ -103,7 +103,7 @@ class ArScheduler(Worker):
         keys = (*batch.prefill, *batch.decode)
         begun = time.monotonic()
         made = self._attempt(lambda: tuple(self._runner.execute(batch)))
-        self._meter.step(len(keys), time.monotonic() - begun)
+        self._meter.step(keys, time.monotonic() - begun)
         self._queue.stepped(batch)
         if isinstance(made, OmniError):
             return [answer for key in keys for answer in self._fail(key, made)]

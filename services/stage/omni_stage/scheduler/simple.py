@@ -118,7 +118,7 @@ class BatchScheduler(Worker):
 
     def _finish(self, outcomes: Sequence[tuple[RequestKey, object]], seconds: float) -> Sequence[Outgoing]:
         self._busy -= 1
-        self._meter.step(len(outcomes), seconds)
+        self._meter.step([key for key, _ in outcomes], seconds)
         answers = [self._answer(key, value) for key, value in outcomes]
         self._oldest = min(self._running.values(), default=None)
         return answers

@@ -101,17 +101,17 @@ class StreamScheduler(Worker):
     def _step(self) -> tuple[Sequence[Outgoing], Wait]:
         answers: list[Outgoing] = []
         begun = now = time.monotonic()
-        turns = 0
+        served: list[RequestKey] = []
         while now - begun < STEP_BUDGET:
             turn = self._queue.next_turn()
             if turn is None:
                 break
             answers += self._serve(turn)
-            turns += 1
+            served.append(turn.key)
             now = time.monotonic()
-        if turns:
-            self._meter.step(turns, now - begun)
-        return answers, 0.0 if turns else None
+        if served:
+            self._meter.step(served, now - begun)
+        return answers, 0.0 if served else None
 
     def _serve(self, turn: Turn) -> Sequence[Outgoing]:
         """One request's turn. The credits of its chunks go back even if it fails."""

@@ -25,8 +25,17 @@ from typing import TypeVar
 
 from omni_common.errors import OmniError, StageFailed
 from omni_common.request import RequestKey
-from omni_stage.scheduler.contract import Dropped, Incoming, Load, Outbox, Outgoing
-from omni_stage.scheduler.meter import Meter, NoMeter
+from omni_stage.scheduler.contract import (
+    Dropped,
+    Failed,
+    Incoming,
+    Load,
+    NewRequest,
+    Outbox,
+    Outgoing,
+    Result,
+)
+from omni_stage.scheduler.meter import Meter, StageMeter
 
 logger = logging.getLogger(__name__)
 
@@ -50,7 +59,7 @@ class Worker(ABC):
 
     def __init__(self, *, stage: str, meter: Meter | None = None) -> None:
         self.stage = stage
-        self._meter = NoMeter() if meter is None else meter
+        self._meter = StageMeter(stage) if meter is None else meter
         self._changed = threading.Condition()
         self._inbox: list[Incoming | Abort | Continuation] = []
         self._aborting: set[RequestKey] = set()
@@ -149,6 +158,8 @@ class Worker(ABC):
             elif callable(item):
                 answers += item()
             else:
+                if isinstance(item, NewRequest):
+                    self._meter.arrived(item.key)
                 answers += self._take(item)
         return answers
 
@@ -159,6 +170,9 @@ class Worker(ABC):
             self._meter.load(load)
         with self._changed:
             kept = [a for a in answers if a.key not in self._aborting or isinstance(a, Dropped)]
+        for answer in kept:
+            if isinstance(answer, Result | Failed | Dropped):
+                self._meter.ended(answer.key)
         if kept and self._outbox is not None:
             self._outbox(kept)
 
