@@ -5,14 +5,16 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 
+from omni_common.rpc.session import client_session, exchange
+
 from omni.coordinator.v1 import coordinator_pb2, coordinator_pb2_grpc
 from omni_common.clock import Clock
-from omni_common.errors import Internal, OmniError
+from omni_common.errors import OmniError
 from omni_common.request import Output, RequestKey, TerminalResult
 from omni_common.rpc import convert
 from omni_common.rpc.channel import open_channel
 from omni_common.rpc.contract import CONTRACT_VERSION
-from omni_common.rpc.duplex import Duplex, PeerGone, client_session, exchange
+from omni_common.rpc.duplex import Duplex, PeerGone
 from omni_common.rpc.frames import FrameWriter
 from omni_common.transfer import TensorReceiver
 from omni_stage.stage import Stage
@@ -34,9 +36,7 @@ class Readiness:
     total: int = 0
 
     def event(self) -> coordinator_pb2.StageEvent:
-        changed = coordinator_pb2.PhaseChanged(
-            phase=self.phase, tensors_loaded=self.loaded, tensors_total=self.total
-        )
+        changed = coordinator_pb2.PhaseChanged(phase=self.phase, tensors_loaded=self.loaded, tensors_total=self.total)
         return coordinator_pb2.StageEvent(phase=changed)
 
 
@@ -69,14 +69,11 @@ class CoordinatorLink:
     async def run(self, duplex: Duplex[coordinator_pb2.AttachResponse, coordinator_pb2.AttachRequest]) -> None:
         """Until the stream ends; then the coordinator's requests are dropped here."""
 
-        async def write(events: list[coordinator_pb2.StageEvent]) -> None:
-            await duplex.write(coordinator_pb2.AttachRequest(events=events))
-
         try:
             await exchange(
                 duplex,
-                write_all=lambda: self._events.run(write),
-                stop_writing=self._events.close,
+                self._events,
+                frame=lambda events: coordinator_pb2.AttachRequest(events=events),
                 handle=self._frame,
             )
         finally:
@@ -111,7 +108,7 @@ class CoordinatorLink:
 
     # Commands.
 
-    def _frame(self, frame: coordinator_pb2.AttachResponse) -> None:
+    async def _frame(self, frame: coordinator_pb2.AttachResponse) -> None:
         for command in frame.commands:
             self._command(command)
 
@@ -135,7 +132,7 @@ class CoordinatorLink:
     def _dispatch(self, dispatch: coordinator_pb2.Dispatch) -> None:
         envelope = convert.parse_envelope(dispatch.envelope, self._clock())
         try:
-            request = convert.parse_request(dispatch.request, self._media.take)
+            request = convert.parse_request(dispatch.request, self._media.media)
         except OmniError as error:
             self.failed(envelope.key, error)
             return

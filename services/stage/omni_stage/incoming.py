@@ -5,8 +5,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-import anyio.lowlevel
-import anyio.from_thread
+from omni_common.rpc.session import exchange
 
 from omni.common.v1 import request_pb2, tensor_pb2
 from omni.stage.v1 import stage_pb2
@@ -16,7 +15,7 @@ from omni_common.payload import PayloadCodec
 from omni_common.request import RequestKey
 from omni_common.rpc import convert
 from omni_common.rpc.contract import CONTRACT_VERSION
-from omni_common.rpc.duplex import Duplex, PeerGone, exchange
+from omni_common.rpc.duplex import Duplex, PeerGone
 from omni_common.rpc.frames import FrameWriter
 from omni_common.transfer import TensorReceiver
 from omni_stage.stage import Stage
@@ -54,13 +53,10 @@ class DeliverSession:
     async def run(self, duplex: Duplex[stage_pb2.DeliverRequest, stage_pb2.DeliverResponse]) -> None:
         """Serves the stream until it ends."""
 
-        async def write(replies: list[stage_pb2.DeliverReply]) -> None:
-            await duplex.write(stage_pb2.DeliverResponse(replies=replies))
-
         await exchange(
             duplex,
-            write_all=lambda: self._replies.run(write),
-            stop_writing=self._replies.close,
+            self._replies,
+            frame=lambda replies: stage_pb2.DeliverResponse(replies=replies),
             handle=self._frame,
         )
 
@@ -74,7 +70,7 @@ class DeliverSession:
 
     # Frames.
 
-    def _frame(self, frame: stage_pb2.DeliverRequest) -> None:
+    async def _frame(self, frame: stage_pb2.DeliverRequest) -> None:
         for event in frame.events:
             self._event(event)
 
@@ -115,7 +111,11 @@ class DeliverSession:
             self._refuse(envelope.key)
 
     def _hand_over(self, key: RequestKey, event: Event) -> None:
-        """Decodes what was delivered, also for a request that is over: that returns its arena slots."""
+        if not self._stage.knows(key):
+            self._stage.note_late_event()
+            self._receiver.discard(event.payload.payload)
+            self._receiver.discard(event.chunk.payload)
+            return
         match event.WhichOneof("event"):
             case "payload":
                 value = self._receiver.decode(self._codec, event.payload.payload)

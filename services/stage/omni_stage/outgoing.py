@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
 import anyio
 import anyio.abc
+from omni_common.rpc.session import client_session, exchange
 
+from omni.common.v1 import payload_pb2
 from omni.stage.v1 import stage_pb2, stage_pb2_grpc
 from omni_common.arena import ArenaWriter
 from omni_common.clock import Clock
@@ -18,15 +20,11 @@ from omni_common.request import Binding, Envelope, RequestKey, StageReport
 from omni_common.rpc import convert
 from omni_common.rpc.channel import open_channel
 from omni_common.rpc.contract import CONTRACT_VERSION
-from omni_common.rpc.duplex import Duplex, client_session, exchange
 from omni_common.rpc.frames import Blob, FrameWriter
-from omni_common.transfer import TensorSender
+from omni_common.transfer import Encoded, TensorSender
 from omni_stage.identity import Identity
 
 logger = logging.getLogger(__name__)
-
-# A tensor's slot outlives its request's deadline a little, so that a consumer in its last step keeps valid bytes.
-LEASE_GRACE = 10.0
 
 
 class Sender(Protocol):
@@ -40,14 +38,13 @@ class PeerLink:
     """The stream to one downstream replica."""
 
     def __init__(
-        self, identity: Identity, target: str, binding: Binding, arena: ArenaWriter | None, sender: Sender
+        self, identity: Identity, target: str, binding: Binding, tensors: TensorSender, sender: Sender
     ) -> None:
-        self._identity = identity
         self._target = target
         self._binding = binding
-        self._arena = arena if binding.pod == identity.pod else None
+        self._same_pod = binding.pod == identity.pod
         self._sender = sender
-        self._tensors = TensorSender(self._arena)
+        self._tensors = tensors
         self._introduced: set[RequestKey] = set()
         self._frames: FrameWriter[stage_pb2.DeliverEvent] = FrameWriter(
             lambda piece: stage_pb2.DeliverEvent(blob=piece)
@@ -70,7 +67,12 @@ class PeerLink:
             async with open_channel(self._binding.address) as channel:
                 call = stage_pb2_grpc.StageServiceStub(channel).Deliver()
                 async with client_session(call) as duplex:
-                    await self._exchange(duplex)
+                    await exchange(
+                        duplex,
+                        self._frames,
+                        frame=lambda events: stage_pb2.DeliverRequest(events=events),
+                        handle=self._answer,
+                    )
         except OmniError as error:
             logger.info("a downstream replica is gone", extra={"peer": self._binding.replica, "why": error.message})
         finally:
@@ -79,21 +81,10 @@ class PeerLink:
             for key in lost:
                 self._sender.fail(key, StageUnavailable(self._target, f"lost its replica {self._binding.replica}"))
 
-    async def _exchange(self, duplex: Duplex[stage_pb2.DeliverResponse, stage_pb2.DeliverRequest]) -> None:
-        async def write(events: list[stage_pb2.DeliverEvent]) -> None:
-            await duplex.write(stage_pb2.DeliverRequest(events=events))
-
-        await exchange(
-            duplex,
-            write_all=lambda: self._frames.run(write),
-            stop_writing=self._frames.close,
-            handle=self._answer,
-        )
-
     def close(self) -> None:
         self._frames.close()
 
-    def send(self, event: stage_pb2.DeliverEvent, envelope: Envelope, now: float, blobs: list[Blob]) -> None:
+    def send(self, event: stage_pb2.DeliverEvent, envelope: Envelope, now: float, blobs: Sequence[Blob] = ()) -> None:
         """Queues the event; the first one of a request takes the envelope along. Raises OmniError."""
         key = envelope.key
         event.key.CopyFrom(convert.render_key(key))
@@ -102,28 +93,29 @@ class PeerLink:
         self._frames.put(event, lane=key.request_id, blobs=blobs)
         self._introduced.add(key)
 
-    def encode(self, codec: PayloadCodec, value: object, envelope: Envelope) -> tuple[stage_pb2.PayloadEvent, list[Blob]]:
-        encoded = self._tensors.encode(
+    def encode(self, codec: PayloadCodec, value: object, envelope: Envelope) -> Encoded:
+        return self._tensors.encode(
             codec,
             value,
             envelope.key.request_id,
-            same_pod=self._arena is not None,
-            expires=envelope.deadline + LEASE_GRACE,
+            same_pod=self._same_pod,
+            expires=envelope.deadline,
         )
-        return stage_pb2.PayloadEvent(payload=encoded.payload), encoded.blobs
+
+    def give_back(self, encoded: Encoded) -> None:
+        """Frees the slots of a payload that could not be queued."""
+        self._tensors.release(encoded.slots)
 
     def forget(self, key: RequestKey) -> None:
         self._introduced.discard(key)
 
-    def _answer(self, frame: stage_pb2.DeliverResponse) -> None:
+    async def _answer(self, frame: stage_pb2.DeliverResponse) -> None:
         for reply in frame.replies:
             match reply.WhichOneof("reply"):
                 case "credit":
                     self._sender.grant(convert.parse_key(reply.credit.key), self._target, reply.credit.chunks)
                 case "release":
-                    for slot in reply.release.slots:
-                        if self._arena is not None:
-                            self._arena.release(slot)
+                    self._tensors.release(reply.release.slots)
                 case "failure":
                     error = convert.error_of(reply.failure.failure)
                     self._sender.fail(convert.parse_key(reply.failure.key), error)
@@ -143,7 +135,7 @@ class PeerLinks:
     ) -> None:
         self._identity = identity
         self._codec = codec
-        self._arena = arena
+        self._tensors = TensorSender(arena)
         self._tasks = tasks
         self._clock = clock
         self._links: dict[tuple[str, str], PeerLink] = {}
@@ -154,20 +146,21 @@ class PeerLinks:
         self._sender = lambda: sender
 
     def payload(self, envelope: Envelope, target: str, value: object, reports: Iterable[StageReport]) -> None:
-        link = self._link(envelope, target)
-        event, blobs = link.encode(self._codec, value, envelope)
-        event.reports.extend(convert.render_report(report) for report in reports)
-        link.send(stage_pb2.DeliverEvent(payload=event), envelope, self._clock(), blobs)
+        def event(payload: payload_pb2.Payload) -> stage_pb2.DeliverEvent:
+            rendered = [convert.render_report(report) for report in reports]
+            return stage_pb2.DeliverEvent(payload=stage_pb2.PayloadEvent(payload=payload, reports=rendered))
+
+        self._send_value(envelope, target, value, event)
 
     def chunk(self, envelope: Envelope, target: str, index: int, value: object) -> None:
-        link = self._link(envelope, target)
-        encoded, blobs = link.encode(self._codec, value, envelope)
-        event = stage_pb2.ChunkEvent(index=index, payload=encoded.payload)
-        link.send(stage_pb2.DeliverEvent(chunk=event), envelope, self._clock(), blobs)
+        def event(payload: payload_pb2.Payload) -> stage_pb2.DeliverEvent:
+            return stage_pb2.DeliverEvent(chunk=stage_pb2.ChunkEvent(index=index, payload=payload))
+
+        self._send_value(envelope, target, value, event)
 
     def done(self, envelope: Envelope, target: str, chunks: int, reports: Iterable[StageReport]) -> None:
         event = stage_pb2.DoneEvent(chunks=chunks, reports=[convert.render_report(report) for report in reports])
-        self._link(envelope, target).send(stage_pb2.DeliverEvent(done=event), envelope, self._clock(), [])
+        self._link(envelope, target).send(stage_pb2.DeliverEvent(done=event), envelope, self._clock())
 
     def forget(self, key: RequestKey, bindings: Iterable[Binding]) -> None:
         for link in self._links.values():
@@ -177,13 +170,28 @@ class PeerLinks:
         for link in self._links.values():
             link.close()
 
+    def _send_value(
+        self,
+        envelope: Envelope,
+        target: str,
+        value: object,
+        event: Callable[[payload_pb2.Payload], stage_pb2.DeliverEvent],
+    ) -> None:
+        link = self._link(envelope, target)
+        encoded = link.encode(self._codec, value, envelope)
+        try:
+            link.send(event(encoded.payload), envelope, self._clock(), encoded.blobs)
+        except OmniError:
+            link.give_back(encoded)
+            raise
+
     def _link(self, envelope: Envelope, target: str) -> PeerLink:
         binding = envelope.bindings[target]
         at = (target, binding.address)
         link = self._links.get(at)
         if link is None:
             assert self._sender is not None, "links are used after the stage is made"  # noqa: S101
-            link = PeerLink(self._identity, target, binding, self._arena, self._sender())
+            link = PeerLink(self._identity, target, binding, self._tensors, self._sender())
             self._links[at] = link
             self._tasks.start_soon(self._keep, at, link)
         return link

@@ -23,6 +23,7 @@ class StageContext:
     model: Path | None
     device: str
     dtype: str
+    threads: int
     progress: Progress
 
 

@@ -59,11 +59,19 @@ class _Live:
 
     envelope: Envelope
     request: StageRequest
+    scheduler: contract.Scheduler
     upstreams: dict[str, Upstream] = field(default_factory=dict)
 
     @property
     def key(self) -> RequestKey:
         return self.envelope.key
+
+
+@dataclass(frozen=True, slots=True)
+class _Program:
+    planner: Planner
+    hooks: Hooks
+    scheduler: contract.Scheduler
 
 
 class Stage:
@@ -72,23 +80,22 @@ class Stage:
     def __init__(
         self,
         identity: Identity,
-        planner: Planner,
-        hooks: Hooks,
-        scheduler: contract.Scheduler,
         *,
         downstream: Downstream,
         clock: Clock,
     ) -> None:
         self.identity = identity
-        self._planner = planner
-        self._hooks = hooks
-        self._scheduler = scheduler
+        self._program: _Program | None = None
         self._downstream = downstream
         self._clock = clock
         self._live: dict[RequestKey, _Live] = {}
         self._owners: dict[str, Owner] = {}
         self._tombstones = Tombstones()
         self._on_idle: Callable[[], None] | None = None
+
+    def open(self, planner: Planner, hooks: Hooks, scheduler: contract.Scheduler) -> None:
+        """The model is loaded: from now on requests are admitted."""
+        self._program = _Program(planner, hooks, scheduler)
 
     # What coordinators say.
 
@@ -159,6 +166,15 @@ class Stage:
         if live := self._live.get(key):
             self._apply(live, ev.FailedHere(error))
 
+    def fail_request(self, request_id: str, error: OmniError) -> None:
+        """As `fail`, for what names a request but no attempt."""
+        for key in [key for key in self._live if key.request_id == request_id]:
+            self.fail(key, error)
+
+    def note_late_event(self) -> None:
+        """Something came for a request that is over, or never was."""
+        names.LATE_EVENTS.labels(self.identity.stage).inc()
+
     def knows(self, key: RequestKey) -> bool:
         return key in self._live
 
@@ -206,9 +222,9 @@ class Stage:
     # Inside.
 
     def _admit(self, envelope: Envelope) -> _Live | None:
-        owner = self._owners.get(envelope.coordinator)
-        if owner is None:
-            logger.info("a request came whose coordinator is not attached", extra={"coordinator": envelope.coordinator})
+        owner, program = self._owners.get(envelope.coordinator), self._program
+        if owner is None or program is None:
+            logger.info("a request came too early or too late", extra={"coordinator": envelope.coordinator})
             return None
         try:
             if len(self._live) >= self.identity.capacity:
@@ -218,18 +234,15 @@ class Stage:
                 )
             if envelope.deadline <= self._clock():
                 raise DeadlineExceeded
-            return _Live(envelope, StageRequest(self._planner.plan(envelope), self._hooks))
+            return _Live(envelope, StageRequest(program.planner.plan(envelope), program.hooks), program.scheduler)
         except OmniError as error:
             self._tombstones.bury(envelope.key, self._clock())
             owner.failed(envelope.key, error)
             return None
 
     def _known(self, key: RequestKey, source: str, upstream: Upstream) -> _Live | None:
-        live = self._live.get(key)
-        if live is None:
-            names.LATE_EVENTS.labels(self.identity.stage).inc()
-            return None
-        live.upstreams[source] = upstream
+        if live := self._live.get(key):
+            live.upstreams[source] = upstream
         return live
 
     def _age(self, live: _Live) -> float:
@@ -246,18 +259,18 @@ class Stage:
         key, envelope = live.key, live.envelope
         match command:
             case ev.Begin(payload):
-                self._scheduler.submit(contract.NewRequest(key, envelope.params, payload))
+                live.scheduler.submit(contract.NewRequest(key, envelope.params, payload))
             case ev.PassChunk(source, chunk):
-                self._scheduler.submit(contract.Chunk(key, source, chunk))
+                live.scheduler.submit(contract.Chunk(key, source, chunk))
             case ev.PassDone(source):
-                self._scheduler.submit(contract.Done(key, source))
+                live.scheduler.submit(contract.Done(key, source))
             case ev.PauseScheduler():
                 names.PAUSES.labels(self.identity.stage).inc()
-                self._scheduler.submit(contract.Pause(key))
+                live.scheduler.submit(contract.Pause(key))
             case ev.ResumeScheduler():
-                self._scheduler.submit(contract.Resume(key))
+                live.scheduler.submit(contract.Resume(key))
             case ev.AbortScheduler():
-                self._scheduler.abort(key)
+                live.scheduler.abort(key)
             case ev.SendPayload(target, value, reports):
                 self._downstream.payload(envelope, target, value, reports)
             case ev.SendChunk(ev.CALLER, index, chunk):

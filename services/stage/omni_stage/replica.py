@@ -1,0 +1,196 @@
+"""One stage replica as a process: it binds, attaches, loads its model, takes work, and drains."""
+
+from __future__ import annotations
+
+import logging
+from contextlib import ExitStack
+
+import anyio
+import anyio.abc
+import anyio.to_thread
+
+from omni.coordinator.v1 import coordinator_pb2
+from omni.stage.v1 import stage_pb2_grpc
+from omni_common.arena import ArenaReader, ArenaWriter
+from omni_common.clock import Clock, monotonic
+from omni_common.deadline import Deadline
+from omni_common.lifecycle import Lifecycle
+from omni_common.payload import PayloadCodec
+from omni_common.pipeline import PipelineConfig, load_pipeline
+from omni_common.rpc.dialer import keep_sessions
+from omni_common.rpc.server import RpcServer, open_server
+from omni_common.telemetry import names
+from omni_stage.coordinators import CoordinatorLinks
+from omni_stage.core.plan import Planner
+from omni_stage.core.request import Hooks
+from omni_stage.identity import Identity
+from omni_stage.incoming import DeliverSession
+from omni_stage.loop import LoopThread
+from omni_stage.models import load_family
+from omni_stage.outgoing import PeerLinks
+from omni_stage.program import ModelFamily, StageContext, StageProgram
+from omni_stage.servicer import SERVICE, StageServicer
+from omni_stage.settings import StageSettings
+from omni_stage.stage import Stage
+
+logger = logging.getLogger(__name__)
+
+Phase = coordinator_pb2.StagePhase
+
+# How often deadlines, leases and load are looked at. None of them is what a request waits for.
+TICK_SECONDS = 1.0
+
+
+class Replica:
+    """Everything that one stage process owns."""
+
+    def __init__(self, settings: StageSettings, *, clock: Clock = monotonic) -> None:
+        self._settings = settings
+        self._clock = clock
+        self._family: ModelFamily = load_family(settings.family)
+        self._pipeline: PipelineConfig = (
+            self._family.pipeline if settings.pipeline is None else load_pipeline(settings.pipeline)
+        )
+        self._config = self._pipeline.stage(settings.stage)
+        self._stage: Stage | None = None
+        self._links: CoordinatorLinks | None = None
+
+    async def run(self, started: Lifecycle) -> None:
+        """Until cancelled. Health is SERVING once the model is warm."""
+        settings = self._settings
+        server = await open_server(settings.bind, services=[SERVICE], reflection=settings.reflection)
+        with ExitStack() as resources:
+            writer, reader = self._open_arena(resources)
+            codec = PayloadCodec(self._family.payloads)
+            identity = self._identity(server)
+            async with anyio.create_task_group() as tasks:
+                peers = PeerLinks(identity, codec, writer, tasks=tasks, clock=self._clock)
+                stage = self._stage = Stage(identity, downstream=peers, clock=self._clock)
+                peers.answer_to(stage)
+                links = self._links = CoordinatorLinks(stage, self._clock)
+                loop = LoopThread()
+
+                def open_session() -> DeliverSession:
+                    return DeliverSession(
+                        stage, codec, reader, loop=loop, clock=self._clock, max_bytes=settings.max_inbound
+                    )
+
+                stage_pb2_grpc.add_StageServiceServicer_to_server(StageServicer(open_session), server.grpc)
+                await server.start()
+                try:
+                    tasks.start_soon(keep_sessions, settings.coordinator_targets, links.session)
+                    await self._serve(stage, links, loop, writer, started, server)
+                finally:
+                    links.close()
+                    peers.close()
+                    await self._stop(server)
+
+    async def drain(self, deadline: Deadline) -> None:
+        """Tells the coordinators to send nothing new, then waits for what is alive."""
+        if self._stage is None or self._links is None:
+            return
+        self._links.announce(Phase.STAGE_PHASE_DRAINING)
+        idle = anyio.Event()
+        self._stage.notify_when_idle(idle.set)
+        await idle.wait()  # the caller holds the deadline
+
+    async def _serve(
+        self,
+        stage: Stage,
+        links: CoordinatorLinks,
+        loop: LoopThread,
+        writer: ArenaWriter | None,
+        started: Lifecycle,
+        server: RpcServer,
+    ) -> None:
+        program = await self._load(links, loop)
+        planner = Planner(
+            self._pipeline,
+            self._config.name,
+            self._settings.replica,
+            route=program.route,
+            project=program.project,
+            stream_to=program.stream_to,
+        )
+        stage.open(planner, Hooks(program.needs, program.merge), program.scheduler)
+        program.scheduler.start(lambda batch: loop.call(stage.on_outgoing, batch))
+        try:
+            links.announce(Phase.STAGE_PHASE_READY)
+            started(server)
+            await self._tick(stage, links, program, writer)
+        finally:
+            with anyio.CancelScope(shield=True):  # bounded by one step of the model
+                await anyio.to_thread.run_sync(program.scheduler.stop)
+
+    async def _load(self, links: CoordinatorLinks, loop: LoopThread) -> StageProgram:
+        """Builds and warms the model in a thread, so that the mesh can watch it come."""
+
+        def progress(loaded: int, total: int) -> None:
+            loop.call(links.announce, Phase.STAGE_PHASE_LOADING, loaded, total)
+
+        settings = self._settings
+        context = StageContext(
+            pipeline=self._pipeline,
+            stage=self._config,
+            model=settings.model,
+            device=settings.device,
+            dtype=settings.dtype,
+            threads=settings.threads,
+            progress=progress,
+        )
+        factory = self._family.factories[self._config.name]
+        program = await anyio.to_thread.run_sync(factory, context, abandon_on_cancel=True)
+        if program.warm_up is not None:
+            links.announce(Phase.STAGE_PHASE_WARMING_UP)
+            await anyio.to_thread.run_sync(program.warm_up, abandon_on_cancel=True)
+        return program
+
+    async def _tick(
+        self, stage: Stage, links: CoordinatorLinks, program: StageProgram, writer: ArenaWriter | None
+    ) -> None:
+        reported = None
+        while True:
+            await anyio.sleep(TICK_SECONDS)
+            stage.sweep()
+            load = program.scheduler.load()
+            if load != reported:
+                reported = load
+                links.report_load(load.running, load.waiting)
+            if writer is not None:
+                names.ARENA_RECLAIMED.inc(writer.reclaim(self._clock()))
+                names.ARENA_IN_USE.set(writer.in_use)
+
+    def _open_arena(self, resources: ExitStack) -> tuple[ArenaWriter | None, ArenaReader | None]:
+        settings = self._settings
+        if settings.arena is None:
+            return None, None
+        reader = ArenaReader(settings.arena)
+        resources.callback(reader.close)
+        if not self._config.to and not self._config.stream_to:
+            return None, reader  # a terminal stage sends no tensors
+        writer = resources.enter_context(
+            ArenaWriter(settings.arena, settings.replica, settings.arena_size, self._clock)
+        )
+        names.ARENA_SIZE.set(writer.capacity)
+        return writer, reader
+
+    def _identity(self, server: RpcServer) -> Identity:
+        settings = self._settings
+        host = settings.advertise or settings.bind.rpartition(":")[0]
+        return Identity(
+            pipeline=self._pipeline.name,
+            stage=self._config.name,
+            replica=settings.replica,
+            pod=settings.pod,
+            node=settings.node,
+            address=f"{host}:{server.port}",
+            capacity=self._config.max_running + self._config.max_waiting,
+        )
+
+    async def _stop(self, server: RpcServer) -> None:
+        with anyio.CancelScope(shield=True), anyio.move_on_after(STOP_SECONDS):
+            await server.stop(grace=0.5)
+
+
+# Streams end within this time or are cut; by then nothing of worth is on them.
+STOP_SECONDS = 2.0
