@@ -41,8 +41,8 @@ setup: .venv/.ready .venv/.stubs ## The environment in .venv, the gRPC stubs and
 $(TINY): | setup
 	@$(BIN)/omni models make-tiny qwen3-omni $@
 
-demo: setup $(filter $(TINY),$(MODEL)) ## A photo and a spoken question in, text and speech out, then everything stops
-	@$(BIN)/omni demo --model '$(MODEL)'
+demo: setup ## A photo and a spoken question in, text and speech out, then everything stops
+	@$(BIN)/omni demo $(if $(filter-out $(TINY),$(MODEL)),--model '$(MODEL)')
 
 up: setup $(filter $(TINY),$(MODEL)) ## The mesh on this machine until Ctrl-C
 	@$(BIN)/omni up --pipeline '$(PIPELINE)' $(if $(MODEL),--model '$(MODEL)') --port $(PORT)

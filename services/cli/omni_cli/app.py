@@ -1,0 +1,123 @@
+"""The command `omni`: its commands, its options, its exit codes."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from omni_cli import chat as chatting
+from omni_cli import demo as demonstration
+from omni_cli import models as listing
+from omni_cli import up as running
+from omni_cli.checkpoint import find_checkpoint, make_tiny_checkpoint
+from omni_cli.conversation import Question
+from omni_cli.launcher.plan import Wishes
+from omni_cli.run import said_plainly, until_stopped
+from omni_cli.wishes import parse_groups, parse_replicas
+
+DEFAULT_URL = "http://127.0.0.1:8000/v1"
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, help="The omni mesh on one machine, and its tools.")
+models = typer.Typer(invoke_without_command=True, help="The models there are, and what a running mesh serves.")
+app.add_typer(models, name="models")
+
+Url = Annotated[str, typer.Option(help="Where the mesh answers.")]
+Images = Annotated[list[Path] | None, typer.Option(help="An image to show; may be given several times.")]
+Audios = Annotated[list[Path] | None, typer.Option(help="A recording to play; may be given several times.")]
+Videos = Annotated[list[Path] | None, typer.Option(help="A video to show; may be given several times.")]
+Model = Annotated[str | None, typer.Option(help="A folder with a checkpoint, or its id on the hub.")]
+Verbose = Annotated[bool, typer.Option(help="Print what every process logs.")]
+
+
+@app.command()
+def up(
+    *,
+    pipeline: Annotated[str, typer.Option(help="The model family to serve; `omni models` lists them.")] = "qwen3-omni",
+    model: Model = None,
+    host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535, help="The port to listen on.")] = 8000,
+    replicas: Annotated[
+        list[str] | None, typer.Option(metavar="STAGE=N", help="More than one process for a stage; repeatable.")
+    ] = None,
+    colocate: Annotated[
+        list[str] | None, typer.Option(metavar="STAGE,STAGE", help="Stages that share a pod; repeatable.")
+    ] = None,
+    coordinators: Annotated[int, typer.Option(min=1, max=8, help="How many coordinators to run.")] = 1,
+    device: Annotated[str, typer.Option(help="Where the model's stages compute: auto, cpu, cuda, cuda:1.")] = "auto",
+    verbose: Verbose = False,
+) -> None:
+    """Run the mesh on this machine until Ctrl-C."""
+    with said_plainly():
+        wishes = Wishes(
+            family=pipeline,
+            model=find_checkpoint(pipeline, model),
+            host=host,
+            port=port,
+            replicas=parse_replicas(replicas or []),
+            colocate=parse_groups(colocate or []),
+            coordinators=coordinators,
+            device=device,
+        )
+        until_stopped(lambda: running.up(wishes, verbose=verbose))
+
+
+@app.command()
+def chat(
+    text: Annotated[str, typer.Argument(help="What to say to the model.")] = "",
+    *,
+    image: Images = None,
+    audio: Audios = None,
+    video: Videos = None,
+    speak: Annotated[Path | None, typer.Option(metavar="WAV", help="Ask for speech too and write it there.")] = None,
+    url: Url = DEFAULT_URL,
+    model: Annotated[str | None, typer.Option(help="The model to ask; default: the first served.")] = None,
+    max_tokens: Annotated[int | None, typer.Option(min=1, help="Tokens of text at most.")] = None,
+    timings: Annotated[bool, typer.Option(help="Show when each stage worked.")] = False,
+) -> None:
+    """Ask a running mesh; the text comes as it is made."""
+    with said_plainly():
+        question = Question(text, image or (), audio or (), video or (), max_tokens)
+        until_stopped(lambda: chatting.chat(question, url=url, model=model, speak=speak, timings=timings))
+
+
+@app.command()
+def demo(
+    *,
+    model: Model = None,
+    image: Annotated[Path, typer.Option(help="The photo to show.")] = Path("tests/media/cat.jpg"),
+    audio: Annotated[Path, typer.Option(help="The question to play.")] = Path("tests/media/question.wav"),
+    speak: Annotated[Path, typer.Option(metavar="WAV", help="Where to write the answer.")] = Path(".omni/demo.wav"),
+    verbose: Verbose = False,
+) -> None:
+    """Start a mesh, ask it about a photo by voice, show how it answered, stop it."""
+    with said_plainly():
+        question = Question("", images=(image,), audios=(audio,))
+        if model is None:
+            checkpoint, question = demonstration.tiny_checkpoint(), demonstration.for_tiny(question)
+        else:
+            checkpoint = find_checkpoint(demonstration.FAMILY, model)
+        until_stopped(lambda: demonstration.demo(question, checkpoint, speak=speak, verbose=verbose))
+        if model is None:
+            print(demonstration.ABOUT_TINY)
+
+
+@models.callback()
+def list_models(context: typer.Context, url: Url = DEFAULT_URL) -> None:
+    """List the model families, and what the mesh at --url serves."""
+    if context.invoked_subcommand is None:
+        with said_plainly():
+            until_stopped(lambda: listing.list_models(url))
+
+
+@models.command("make-tiny")
+def make_tiny(
+    family: Annotated[str, typer.Argument(help="The model family, as `omni models` lists it.")],
+    folder: Annotated[Path, typer.Argument(help="Where to write it.")],
+) -> None:
+    """Make a tiny random checkpoint: of the real shape, knowing nothing."""
+    with said_plainly():
+        make_tiny_checkpoint(family, folder)
+        print(f"Made a tiny random {family} in {folder}.", file=sys.stderr)

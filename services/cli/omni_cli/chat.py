@@ -1,0 +1,25 @@
+"""`omni chat`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from omni_cli.conversation import Question, ask, first_model, open_client, write_wav
+from omni_cli.waterfall import render_waterfall
+
+
+async def chat(question: Question, *, url: str, model: str | None, speak: Path | None, timings: bool) -> None:
+    async with open_client(url) as client:
+        model = model or await first_model(client)
+        answer = await ask(client, model, question, speak=speak is not None, on_text=show_text)
+    print()
+    if speak is not None:
+        write_wav(speak, answer.speech)
+        print(f"{answer.seconds:.1f} s of speech are in {speak}")
+    if timings:
+        print(render_waterfall(answer.timings))
+
+
+def show_text(piece: str) -> None:
+    """A model may write anything, and a terminal obeys control characters; they are shown as a dot instead."""
+    print("".join(c if c.isprintable() or c in "\n\t" else "·" for c in piece), end="", flush=True)

@@ -1,0 +1,147 @@
+"""One question to a mesh through the official OpenAI client, and its answer as it comes."""
+
+from __future__ import annotations
+
+import base64
+import wave
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+import openai
+from openai.types.chat import ChatCompletionChunk, ChatCompletionMessageParam
+
+from omni_cli.errors import CommandError
+from omni_cli.waterfall import StageTiming, parse_timings
+
+# OpenAI's pcm16: mono, 16 bits, 24 kHz, whatever the model's own rate is.
+SAMPLE_RATE = 24_000
+_SAMPLE_BYTES = 2
+_IMAGE_TYPES = {".jpg": "jpeg", ".jpeg": "jpeg", ".png": "png", ".webp": "webp", ".gif": "gif"}
+_VIDEO_TYPES = {".mp4": "mp4", ".webm": "webm", ".mov": "quicktime", ".mkv": "x-matroska"}
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What the user puts to the model."""
+
+    text: str
+    images: Sequence[Path] = ()
+    audios: Sequence[Path] = ()
+    videos: Sequence[Path] = ()
+    max_tokens: int | None = None
+    seed: int | None = None
+
+
+@dataclass(slots=True)
+class Answer:
+    """What came back beside the text, which was handed on as it came."""
+
+    speech: bytearray = field(default_factory=bytearray)
+    timings: tuple[StageTiming, ...] = ()
+
+    @property
+    def seconds(self) -> float:
+        return len(self.speech) / (_SAMPLE_BYTES * SAMPLE_RATE)
+
+
+@asynccontextmanager
+async def open_client(url: str) -> AsyncIterator[openai.AsyncOpenAI]:
+    """A client that tells failures as sentences. It is strict: a reply that OpenAI would not send is an error."""
+    async with openai.AsyncOpenAI(
+        base_url=url, api_key="none", max_retries=0, _strict_response_validation=True
+    ) as client:
+        try:
+            yield client
+        except openai.APIConnectionError:
+            raise CommandError(f"No mesh answers at {url}. Start one with `omni up`.") from None
+        except openai.APIResponseValidationError as error:
+            raise CommandError(f"The mesh sent a reply that is not OpenAI's: {error.message}") from error
+        except openai.APIError as error:
+            raise CommandError(f"The mesh refused: {error.message}") from None
+
+
+async def first_model(client: openai.AsyncOpenAI) -> str:
+    async for model in client.models.list():
+        return model.id
+    raise CommandError("The mesh serves no model.")
+
+
+async def ask(
+    client: openai.AsyncOpenAI, model: str, question: Question, *, speak: bool, on_text: Callable[[str], None]
+) -> Answer:
+    """Streams one answer; `on_text` gets the text piece by piece."""
+    extra: dict[str, Any] = {}
+    if speak:
+        extra = {
+            "modalities": ["text", "audio"],
+            "audio": {"format": "pcm16", "voice": ""},
+        }  # "": the pipeline's default
+    stream = await client.chat.completions.create(
+        model=model,
+        messages=[message(question)],
+        stream=True,
+        max_completion_tokens=openai.omit if question.max_tokens is None else question.max_tokens,
+        seed=openai.omit if question.seed is None else question.seed,
+        extra_headers={"x-omni-stage-timings": "true"},
+        **extra,
+    )
+    answer = Answer()
+    async for chunk in stream:
+        _take(chunk, answer, on_text)
+    return answer
+
+
+def message(question: Question) -> ChatCompletionMessageParam:
+    """The question as one user message: media first, as the models were trained."""
+    parts: list[dict[str, Any]] = [
+        *({"type": "image_url", "image_url": {"url": _data_url(p, "image", _IMAGE_TYPES)}} for p in question.images),
+        *({"type": "video_url", "video_url": {"url": _data_url(p, "video", _VIDEO_TYPES)}} for p in question.videos),
+        *({"type": "input_audio", "input_audio": _audio(path)} for path in question.audios),
+    ]
+    if question.text:
+        parts.append({"type": "text", "text": question.text})
+    if not parts:
+        raise CommandError("There is nothing to ask: give a text, an image, an audio or a video.")
+    # `video_url` is a part that OpenAI's types do not have.
+    return cast("ChatCompletionMessageParam", {"role": "user", "content": parts})
+
+
+def write_wav(path: Path, pcm: bytes | bytearray) -> None:
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(_SAMPLE_BYTES)
+        file.setframerate(SAMPLE_RATE)
+        file.writeframes(pcm)
+
+
+def _take(chunk: ChatCompletionChunk, answer: Answer, on_text: Callable[[str], None]) -> None:
+    extension = (chunk.model_extra or {}).get("omni")
+    if extension is not None:
+        answer.timings = parse_timings(extension)
+    for choice in chunk.choices:
+        audio = (choice.delta.model_extra or {}).get("audio") or {}
+        if text := choice.delta.content or audio.get("transcript"):
+            on_text(text)
+        if data := audio.get("data"):
+            answer.speech += base64.b64decode(data)
+
+
+def _data_url(path: Path, kind: str, types: dict[str, str]) -> str:
+    subtype = types.get(path.suffix.lower())
+    if subtype is None:
+        raise CommandError(f"{path} is no {kind} by its name; it must end in {', '.join(types)}.")
+    return f"data:{kind}/{subtype};base64,{_base64(path)}"
+
+
+def _audio(path: Path) -> dict[str, str]:
+    return {"data": _base64(path), "format": path.suffix.lower().removeprefix(".") or "wav"}
+
+
+def _base64(path: Path) -> str:
+    try:
+        return base64.b64encode(path.read_bytes()).decode()
+    except OSError as error:
+        raise CommandError(f"Cannot read {path}: {error.strerror}.") from None

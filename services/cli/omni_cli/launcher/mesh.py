@@ -1,0 +1,86 @@
+"""A whole mesh on this machine, as a context: inside it runs, after it nothing is left of it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from omni_cli.errors import CommandError
+from omni_cli.launcher.folders import Folders, base_folder, run_folders
+from omni_cli.launcher.network import choose_addresses, require_free
+from omni_cli.launcher.plan import Ground, Plan, Tier, Wishes, plan, shape
+from omni_cli.launcher.preload import modules_of
+from omni_cli.launcher.processes import Spawner, open_forker
+from omni_cli.launcher.readiness import wait_until_ready
+from omni_cli.launcher.supervisor import Ended, Supervisor, supervised
+from omni_cli.settings import CommandSettings
+from omni_common.clock import monotonic
+from omni_common.pipeline import PipelineConfig
+from omni_stage.models import families, load_pipeline_config
+
+# What a stage takes of the shared memory by default (OMNI_STAGE_ARENA_SIZE).
+_ARENA_BYTES = 64 * 1024 * 1024
+# Twice what the services drain by default here: the gateway's drain comes first, then the others have little to do.
+_GRACE = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Mesh:
+    """A running mesh."""
+
+    url: str
+    pipeline: PipelineConfig
+    plan: Plan
+    supervisor: Supervisor
+
+    async def wait_until_ready(self, say: Callable[[str], None]) -> None:
+        stages = [p.name for p in self.plan.processes if p.tier is Tier.STAGE]
+        await wait_until_ready(self.url, stages, lambda progress: say(str(progress)))
+        self.supervisor.mesh_is_ready()
+
+
+@asynccontextmanager
+async def open_mesh(wishes: Wishes, *, say: Callable[[str], None], verbose: bool) -> AsyncIterator[Mesh]:
+    """Starts the mesh; `say` gets a line for whatever a person should know. Raises CommandError, bare or in a group."""
+    pipeline = shape(_pipeline(wishes.family), wishes)
+    require_free(wishes.host, wishes.port)
+    base = base_folder(CommandSettings().runtime_dir)
+    arena_bytes = _ARENA_BYTES * sum(stage.replicas for stage in pipeline.stages)
+    with run_folders(base, arena_bytes) as folders:
+        made = _prepare(pipeline, wishes, folders)
+        logs = None if verbose else folders.logs
+        async with open_forker(modules_of(wishes.family), None if logs is None else logs / "forkserver.log") as forker:
+            starters = {Tier.STAGE: forker, Tier.COORDINATOR: Spawner(), Tier.GATEWAY: Spawner()}
+            supervisor = Supervisor(
+                starters, logs=logs, report=lambda ended: say(_obituary(ended)), clock=monotonic, grace=_GRACE
+            )
+            async with supervised(supervisor, made.processes):
+                yield Mesh(f"http://{_reachable(wishes.host)}:{wishes.port}", pipeline, made, supervisor)
+
+
+def _pipeline(family: str) -> PipelineConfig:
+    if family not in families():
+        raise CommandError(f"There is no pipeline '{family}'. There are {', '.join(sorted(families()))}.")
+    return load_pipeline_config(family)
+
+
+def _prepare(pipeline: PipelineConfig, wishes: Wishes, folders: Folders) -> Plan:
+    folders.pipeline_file.write_text(pipeline.model_dump_json(indent=2))
+    ground = Ground(folders.pipeline_file, folders.arenas, choose_addresses(wishes.coordinators))
+    made = plan(pipeline, wishes, ground)
+    for pod in made.pods:
+        pod.arena.mkdir(parents=True)
+    return made
+
+
+def _obituary(ended: Ended) -> str:
+    first = f"{ended.name} {ended.why}; starting it again in {ended.again_in:g} s."
+    return "\n".join([first, *(f"    {line}" for line in ended.log)])
+
+
+def _reachable(host: str) -> str:
+    """Where a client on this machine finds a server that listens on `host`."""
+    if host in {"0.0.0.0", "::", ""}:  # noqa: S104 -- compared, not listened on
+        return "127.0.0.1"
+    return f"[{host}]" if ":" in host else host

@@ -1,0 +1,81 @@
+"""Watches a mesh come up, from outside, as any operator would: GET /readyz of the gateway."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import anyio
+import httpx2
+
+# /readyz is an external HTTP endpoint without a way to wait, so it is asked again and again; 5 times a second is
+# quicker than anyone reads and costs nothing.
+_INTERVAL = 0.2
+_TIMEOUT = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far one stage replica is."""
+
+    replica: str
+    phase: str
+    loaded: int = 0
+    total: int = 0
+
+    def __str__(self) -> str:
+        match self.phase:
+            case "loading" if self.total:
+                what = f"loading {self.loaded} of {self.total} tensors"
+            case phase:
+                what = phase.replace("_", " ")
+        return f"  {self.replica:20} {what}"
+
+
+def parse_progress(body: Any) -> Iterator[Progress]:
+    """Every replica in the body of /readyz; none when it is not a body of ours."""
+    for pipeline in body.get("pipelines", ()):
+        for stage in pipeline["stages"]:
+            for r in stage["replicas"]:
+                yield Progress(r["replica"], r["phase"], r["tensors_loaded"], r["tensors_total"])
+
+
+def changes(seen: dict[str, Progress], now: Iterable[Progress]) -> list[Progress]:
+    """What is new since the last look. Counts of loaded tensors are news only in quarters: a line each is noise."""
+    news = []
+    for progress in now:
+        before = seen.get(progress.replica)
+        if before is None or before.phase != progress.phase or _quarter(before) != _quarter(progress):
+            seen[progress.replica] = progress
+            news.append(progress)
+    return news
+
+
+async def wait_until_ready(url: str, replicas: Iterable[str], show: Callable[[Progress], None]) -> None:
+    """Returns when /readyz says 200. Has no deadline: a large model loads for minutes, and a replica that cannot
+    start ends the launch elsewhere."""
+    seen: dict[str, Progress] = {}
+    expected = list(replicas)
+    for progress in changes(seen, (Progress(replica, "starting") for replica in expected)):
+        show(progress)
+    async with httpx2.AsyncClient(base_url=url, timeout=_TIMEOUT, trust_env=False) as client:
+        while True:
+            ready, progresses = await _look(client)
+            for progress in changes(seen, progresses):
+                show(progress)
+            if ready:
+                return
+            await anyio.sleep(_INTERVAL)
+
+
+async def _look(client: httpx2.AsyncClient) -> tuple[bool, list[Progress]]:
+    try:
+        reply = await client.get("/readyz")
+    except httpx2.TransportError:  # the gateway does not listen yet
+        return False, []
+    return reply.status_code == httpx2.codes.OK, list(parse_progress(reply.json()))
+
+
+def _quarter(progress: Progress) -> int:
+    return 4 * progress.loaded // progress.total if progress.total else 0

@@ -1,0 +1,50 @@
+"""How every command runs: until it is done or told to stop, and with sentences in place of tracebacks."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+
+import anyio
+import anyio.abc
+import typer
+
+from omni_cli.errors import CommandError, leaves
+
+# SIGHUP: the terminal was closed.
+_STOP = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+@contextmanager
+def said_plainly() -> Iterator[None]:
+    """A CommandError becomes its sentence and exit code 1; any other error stays what it is, a bug to report."""
+    try:
+        yield
+    except (CommandError, ExceptionGroup) as error:
+        sentences = [str(leaf) for leaf in leaves(error) if isinstance(leaf, CommandError)]
+        if len(sentences) != len(list(leaves(error))):
+            raise
+        print("\n".join(dict.fromkeys(sentences)), file=sys.stderr)
+        raise typer.Exit(1) from None
+
+
+def until_stopped(command: Callable[[], Awaitable[None]]) -> None:
+    """Runs a command; the first signal to stop cancels it, and it then takes the time it needs to clean up."""
+    anyio.run(_until_stopped, command)
+
+
+async def _until_stopped(command: Callable[[], Awaitable[None]]) -> None:
+    with anyio.open_signal_receiver(*_STOP) as signals:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(_cancel_on_signal, signals, tasks.cancel_scope)
+            await command()
+            tasks.cancel_scope.cancel()
+
+
+async def _cancel_on_signal(signals: anyio.abc.AsyncIterator[signal.Signals], scope: anyio.CancelScope) -> None:
+    async for _ in signals:
+        print("Stopping.", file=sys.stderr)
+        scope.cancel()
+        return

@@ -1,0 +1,27 @@
+"""Pure: options of the command line that are lists written as text."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from omni_cli.errors import CommandError
+
+
+def parse_replicas(options: Sequence[str]) -> dict[str, int]:
+    """`thinker=2` → {"thinker": 2}; several may stand in one option, separated by commas."""
+    replicas: dict[str, int] = {}
+    for option in _split(options):
+        stage, _, number = option.partition("=")
+        if not number.isdecimal() or not 1 <= int(number) <= 64:
+            raise CommandError(f"--replicas {option} is not understood; write STAGE=N, with N from 1 to 64.")
+        replicas[stage.strip()] = int(number)
+    return replicas
+
+
+def parse_groups(options: Sequence[str]) -> tuple[tuple[str, ...], ...]:
+    """`a,b` → ("a", "b"); each option is one group."""
+    return tuple(tuple(_split([option])) for option in options)
+
+
+def _split(options: Sequence[str]) -> list[str]:
+    return [part.strip() for option in options for part in option.split(",") if part.strip()]
