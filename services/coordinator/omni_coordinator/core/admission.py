@@ -43,11 +43,11 @@ class MediaBudget:
     """Bytes of media that this process may hold between a caller and an entry stage."""
 
     def __init__(self, limit: int) -> None:
-        self._limit = limit
+        self.limit = limit
         self.held = 0
 
     def try_take(self, size: int) -> bool:
-        if self.held + size > self._limit:
+        if self.held + size > self.limit:
             return False
         self.held += size
         return True

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from omni_common.errors import InvalidRequest, OmniError, Reason, Unsupported
 from omni_common.pipeline import PipelineConfig
-from omni_common.request import GenerationParams, GenerationRequest, Media, Modality, Sampling
+from omni_common.request import GenerationParams, GenerationRequest, Media, Modality
 from omni_coordinator.core.bindings import Visit
-
-MAX_STOPS = 4  # as the OpenAI API has it
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +65,6 @@ def _topological(pipeline: PipelineConfig) -> tuple[Visit, ...]:
 
 
 def _check_input(pipeline: PipelineConfig, request: GenerationRequest) -> None:
-    if not request.messages:
-        raise InvalidRequest("A request needs at least one message.", param="messages")
     for number, message in enumerate(request.messages):
         for place, part in enumerate(message.parts):
             if isinstance(part, Media) and part.modality not in pipeline.input_modalities:
@@ -89,30 +84,14 @@ def _checked(pipeline: PipelineConfig, params: GenerationParams) -> GenerationPa
         raise InvalidRequest(
             f"Model '{pipeline.name}' has no such voice; it has {_listing(pipeline.voices)}.", param="audio.voice"
         )
-    if len(params.stop) > MAX_STOPS or not all(params.stop):
-        raise InvalidRequest(f"There may be {MAX_STOPS} stop strings at most, none of them empty.", param="stop")
-    _check_sampling(params.sampling, "")
-    for stage, sampling in params.stage_sampling.items():
+    for stage in params.stage_sampling:
         if stage not in pipeline.by_name:
             raise InvalidRequest(
                 f"Model '{pipeline.name}' has no such stage; it has {', '.join(pipeline.by_name)}.",
                 param=f"stage_sampling.{stage[:80]}",
             )
-        _check_sampling(sampling, f"stage_sampling.{stage}.")
     wants_voice = Modality.AUDIO in params.modalities and not params.voice
     return replace(params, voice=pipeline.default_voice) if wants_voice else params
-
-
-def _check_sampling(sampling: Sampling, path: str) -> None:
-    _within(sampling.temperature, 0, 2, f"{path}temperature")
-    _within(sampling.top_p, 0, 1, f"{path}top_p")
-    _within(sampling.repetition_penalty, 0.01, 10, f"{path}repetition_penalty")
-    _within(sampling.max_tokens, 1, 2**31 - 1, f"{path}max_tokens")
-
-
-def _within(value: float | None, low: float, high: float, param: str) -> None:
-    if value is not None and not (math.isfinite(value) and low <= value <= high):
-        raise InvalidRequest(f"{param} must lie between {low:g} and {high:g}.", param=param)
 
 
 def _listing(names: Iterable[str]) -> str:
