@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -92,9 +92,8 @@ async def reports(tmp_path: Path) -> AsyncIterator[Reports]:
 
 
 @pytest.fixture
-def ended() -> Iterator[list[Ended]]:
-    seen: list[Ended] = []
-    yield seen
+def ended() -> list[Ended]:
+    return []
 
 
 def spec(name: str, reports: Reports, *, tier: Tier = Tier.STAGE, behaviour: str = "wait") -> ProcessSpec:
@@ -177,7 +176,7 @@ async def test_a_process_that_never_gets_going_ends_the_launch_with_its_last_wor
             with anyio.fail_after(20):
                 await anyio.sleep_forever()
     assert [str(error) for error in leaves(raised.value)] == [
-        "lame ended with exit code 3, 3 times in a row.\nIt said:\nthe weights are missing"
+        "lame ended with exit code 3, 3 times in a row.\nIts last words:\nthe weights are missing"
     ]
     assert [e.again_in for e in ended] == [0.2, 0.4]
 

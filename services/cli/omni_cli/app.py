@@ -15,7 +15,7 @@ from omni_cli import up as running
 from omni_cli.checkpoint import find_checkpoint, make_tiny_checkpoint
 from omni_cli.conversation import Question
 from omni_cli.launcher.plan import Wishes
-from omni_cli.run import said_plainly, until_stopped
+from omni_cli.run import said_plainly, to_the_end, until_stopped
 from omni_cli.wishes import parse_groups, parse_replicas
 
 DEFAULT_URL = "http://127.0.0.1:8000/v1"
@@ -80,7 +80,7 @@ def chat(
     """Ask a running mesh; the text comes as it is made."""
     with said_plainly():
         question = Question(text, image or (), audio or (), video or (), max_tokens)
-        until_stopped(lambda: chatting.chat(question, url=url, model=model, speak=speak, timings=timings))
+        to_the_end(lambda: chatting.chat(question, url=url, model=model, speak=speak, timings=timings))
 
 
 @app.command()
@@ -96,10 +96,9 @@ def demo(
     with said_plainly():
         question = Question("", images=(image,), audios=(audio,))
         if model is None:
-            checkpoint, question = demonstration.tiny_checkpoint(), demonstration.for_tiny(question)
-        else:
-            checkpoint = find_checkpoint(demonstration.FAMILY, model)
-        until_stopped(lambda: demonstration.demo(question, checkpoint, speak=speak, verbose=verbose))
+            question = demonstration.for_tiny(question)
+        checkpoint = find_checkpoint(demonstration.FAMILY, model or demonstration.tiny_checkpoint())
+        to_the_end(lambda: demonstration.demo(question, checkpoint, speak=speak, verbose=verbose))
         if model is None:
             print(demonstration.ABOUT_TINY)
 
@@ -109,7 +108,7 @@ def list_models(context: typer.Context, url: Url = DEFAULT_URL) -> None:
     """List the model families, and what the mesh at --url serves."""
     if context.invoked_subcommand is None:
         with said_plainly():
-            until_stopped(lambda: listing.list_models(url))
+            to_the_end(lambda: listing.list_models(url))
 
 
 @models.command("make-tiny")

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from omni_cli.chat import show_text
-from omni_cli.checkpoint import find_checkpoint, make_tiny_checkpoint
+from omni_cli.checkpoint import make_tiny_checkpoint
 from omni_cli.conversation import Question, ask, open_client, write_wav
 from omni_cli.launcher.mesh import open_mesh
 from omni_cli.launcher.network import free_port
@@ -18,26 +18,29 @@ _HOST = "127.0.0.1"
 _TINY = Path(".omni/tiny-qwen3-omni")
 # Random weights rarely end a sentence by themselves.
 _TINY_TOKENS = 48
-_ABOUT_TINY = f"""\
+ABOUT_TINY = f"""
 The weights in {_TINY} are tiny and random: what they write and say is noise, made by the real computation.
 For a model that knows something give it real ones: make demo MODEL=/path/or/hub-id"""
 
 
-async def demo(question: Question, *, model: str | None, speak: Path, verbose: bool) -> None:
-    tiny = model is None
-    if tiny:
-        question = replace(question, max_tokens=_TINY_TOKENS, seed=1)
-        if not (_TINY / "config.json").is_file():
-            print(f"Making a tiny random {FAMILY} in {_TINY}.", flush=True)
-            make_tiny_checkpoint(FAMILY, _TINY)
-    checkpoint = await find_checkpoint(FAMILY, str(_TINY) if tiny else model)
+def tiny_checkpoint() -> str:
+    """Where it is; made when there is none."""
+    if not (_TINY / "config.json").is_file():
+        print(f"Making a tiny random {FAMILY} in {_TINY}.", flush=True)
+        make_tiny_checkpoint(FAMILY, _TINY)
+    return str(_TINY)
+
+
+def for_tiny(question: Question) -> Question:
+    return replace(question, max_tokens=_TINY_TOKENS, seed=1)
+
+
+async def demo(question: Question, checkpoint: Path | None, *, speak: Path, verbose: bool) -> None:
     wishes = Wishes(FAMILY, checkpoint, host=_HOST, port=free_port(_HOST))
     async with open_mesh(wishes, say=_say, verbose=verbose) as mesh:
         await mesh.wait_until_ready(_say)
         _say(f"omni is ready at {mesh.url}/v1")
         await _converse(f"{mesh.url}/v1", mesh.pipeline.name, question, speak)
-    if tiny:
-        print(f"\n{_ABOUT_TINY}")
 
 
 async def _converse(url: str, model: str, question: Question, speak: Path) -> None:

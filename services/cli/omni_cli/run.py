@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import signal
 import sys
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import contextmanager
 
 import anyio
-import anyio.abc
 import typer
 
 from omni_cli.errors import CommandError, leaves
 
 # SIGHUP: the terminal was closed.
 _STOP = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_STOPPED = 130  # the exit code that shells know for it
 
 
 @contextmanager
@@ -30,20 +30,31 @@ def said_plainly() -> Iterator[None]:
         raise typer.Exit(1) from None
 
 
-def until_stopped(command: Callable[[], Awaitable[None]]) -> None:
-    """Runs a command; the first signal to stop cancels it, and it then takes the time it needs to clean up."""
-    anyio.run(_until_stopped, command)
+def until_stopped(command: Callable[[], Awaitable[None]]) -> bool:
+    """Runs a command; the first signal to stop cancels it, and it then takes the time it needs to clean up.
+
+    True when it was stopped before its end.
+    """
+    return anyio.run(_until_stopped, command)
 
 
-async def _until_stopped(command: Callable[[], Awaitable[None]]) -> None:
+def to_the_end(command: Callable[[], Awaitable[None]]) -> None:
+    """Runs a command for which being stopped is a failure."""
+    if until_stopped(command):
+        raise typer.Exit(_STOPPED)
+
+
+async def _until_stopped(command: Callable[[], Awaitable[None]]) -> bool:
     with anyio.open_signal_receiver(*_STOP) as signals:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(_cancel_on_signal, signals, tasks.cancel_scope)
             await command()
             tasks.cancel_scope.cancel()
+            return False
+    return True
 
 
-async def _cancel_on_signal(signals: anyio.abc.AsyncIterator[signal.Signals], scope: anyio.CancelScope) -> None:
+async def _cancel_on_signal(signals: AsyncIterator[signal.Signals], scope: anyio.CancelScope) -> None:
     async for _ in signals:
         print("Stopping.", file=sys.stderr)
         scope.cancel()

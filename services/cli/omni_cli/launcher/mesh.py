@@ -11,7 +11,7 @@ from omni_cli.launcher.folders import Folders, base_folder, run_folders
 from omni_cli.launcher.network import choose_addresses, require_free
 from omni_cli.launcher.plan import Ground, Plan, Tier, Wishes, plan, shape
 from omni_cli.launcher.preload import modules_of
-from omni_cli.launcher.processes import Spawner, open_forker
+from omni_cli.launcher.processes import Spawner, Starter, open_forker
 from omni_cli.launcher.readiness import wait_until_ready
 from omni_cli.launcher.supervisor import Ended, Supervisor, supervised
 from omni_cli.settings import CommandSettings
@@ -51,7 +51,7 @@ async def open_mesh(wishes: Wishes, *, say: Callable[[str], None], verbose: bool
         made = _prepare(pipeline, wishes, folders)
         logs = None if verbose else folders.logs
         async with open_forker(modules_of(wishes.family), None if logs is None else logs / "forkserver.log") as forker:
-            starters = {Tier.STAGE: forker, Tier.COORDINATOR: Spawner(), Tier.GATEWAY: Spawner()}
+            starters: dict[Tier, Starter] = {Tier.STAGE: forker, Tier.COORDINATOR: Spawner(), Tier.GATEWAY: Spawner()}
             supervisor = Supervisor(
                 starters, logs=logs, report=lambda ended: say(_obituary(ended)), clock=monotonic, grace=_GRACE
             )

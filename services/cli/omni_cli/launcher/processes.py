@@ -17,6 +17,7 @@ import anyio.abc
 from anyio.streams.buffered import BufferedByteReceiveStream
 
 from omni_cli.launcher import child
+from omni_cli.launcher.logs import last_lines
 from omni_cli.launcher.plan import ProcessSpec
 
 _MAX_ANSWER = 4096
@@ -224,7 +225,8 @@ class Forker:
         # No deadline: how long imports take is the machine's affair, and a server that dies wakes us.
         await connection.warm.wait()
         if not connection.alive:
-            raise StartFailed("the fork server could not import the model's modules")
+            words = last_lines(self._log) if self._log is not None else ()
+            raise StartFailed(" ".join(["the fork server could not import the model's modules.", *words[-1:]]))
         return await connection.fork(spec, log)
 
     async def _connect(self) -> _Connection:

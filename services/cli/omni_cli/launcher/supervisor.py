@@ -116,7 +116,7 @@ class Supervisor:
             backoff = min(2 * backoff, LONGEST_BACKOFF)
 
     def _give_up(self, spec: ProcessSpec, why: str, lines: Sequence[str]) -> None:
-        said = ["It said:", *lines] if lines else []
+        said = ["Its last words:", *lines] if lines else []
         self._why = "\n".join([f"{spec.name} {why}, {TRIES_TO_START} times in a row.", *said])
         self._given_up.set()
 
