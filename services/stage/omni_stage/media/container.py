@@ -51,6 +51,8 @@ def _stream(container: Any, form: FileFormat, modality: Modality, meter: Meter) 
     context = stream.codec_context
     if context is None or context.codec.name not in _DECODERS[modality].split(","):
         raise meter.invalid(f"is {form.name} data with a codec that is not read here")
+    if modality is Modality.VIDEO:
+        meter.check_pixels(context.width, context.height)
     context.options = {"max_pixels": str(meter.budget.max_pixels)}
     context.thread_count = 1  # every thread more holds frames of its own, outside any budget
     return stream
