@@ -159,9 +159,7 @@ def edit(change: Callable[[request_pb2.GenerationRequest], object]) -> request_p
     [
         pytest.param(lambda m: m.ClearField("messages"), "messages", id="no messages"),
         pytest.param(lambda m: m.messages[0].ClearField("role"), "messages[0].role", id="no role"),
-        pytest.param(
-            lambda m: m.messages[0].MergeFromString(b"\x08\x63"), "messages[0].role", id="role of a newer peer"
-        ),
+        pytest.param(lambda m: m.messages[0].MergeFromString(b"\x08\x63"), "messages[0].role", id="role unknown here"),
         pytest.param(lambda m: m.messages[0].parts.add(), "messages[0].parts[1]", id="empty part"),
         pytest.param(
             lambda m: m.messages[0].parts[0].image.SetInParent(), "messages[0].parts[0]", id="image without bytes"
@@ -169,7 +167,7 @@ def edit(change: Callable[[request_pb2.GenerationRequest], object]) -> request_p
         pytest.param(
             lambda m: m.messages[0].parts[0].audio.ref.SetInParent(),
             "messages[0].parts[0]",
-            id="blob where none can be",
+            id="blob where none is",
         ),
         pytest.param(lambda m: m.params.modalities.append(9), "params.modalities", id="unknown modality"),
         pytest.param(

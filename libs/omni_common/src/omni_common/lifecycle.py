@@ -109,7 +109,9 @@ async def serve(settings: Settings, build: Callable[[Settings], Service]) -> Non
             tasks.start_soon(lifecycle.tell_health)
             tasks.start_soon(_end_on_signal, signals, lifecycle, service, settings, tasks.cancel_scope)
             await service.run(lifecycle)
-            raise RuntimeError("the service ended by itself")
+            if not signals.first.is_set():
+                raise RuntimeError("the service ended by itself")
+            tasks.cancel_scope.cancel()
     logger.info("ended")
 
 
