@@ -1,8 +1,9 @@
-"""References to tensors in an arena, as a sender makes them."""
+"""Tensors, and references to them in an arena, as a sender makes them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from hashlib import shake_128
 
 from omni.common.v1.tensor_pb2 import ArenaSlot, DataRef
 from omni_common.arena import ArenaWriter
@@ -10,6 +11,11 @@ from omni_common.data_ref import checksum, describe
 from omni_common.tensor import DType, Tensor
 
 FOREVER = float("inf")
+
+
+def noise(size: int, seed: int = 0) -> bytes:
+    """Bytes without a pattern, the same ones every time."""
+    return shake_128(bytes([seed])).digest(size)
 
 
 def octets(data: bytes) -> Tensor:

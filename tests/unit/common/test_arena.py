@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-import random
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from tests.unit.common.arena_refs import never, noise, octets, put
 
 from omni.common.v1.tensor_pb2 import ArenaSlot, DataRef
 from omni_common.arena import ArenaReader, ArenaWriter
@@ -15,9 +15,8 @@ from omni_common.arena.layout import SegmentHead, SlotHead, slot_size
 from omni_common.arena.writer import GRACE
 from omni_common.errors import Internal, LeaseLost
 from omni_common.testing.clock import ManualClock
-from tests.unit.common.arena_refs import never, octets, put
 
-DATA = random.Random(7).randbytes(200)
+DATA = noise(200)
 
 
 @pytest.fixture
@@ -38,7 +37,7 @@ def reader(tmp_path: Path, clock: ManualClock) -> ArenaReader:
 
 @pytest.mark.parametrize("size", [0, 1, 63, 64, 65, 4000])
 def test_a_view_holds_what_was_put(writer: ArenaWriter, reader: ArenaReader, size: int) -> None:
-    data = random.Random(size).randbytes(size)
+    data = noise(size)
     released: list[ArenaSlot] = []
     view = reader.view(put(writer, data), released.append)
     assert bytes(view.data) == data
@@ -182,9 +181,7 @@ def test_a_segment_name_is_a_file_of_the_folder_and_nothing_else(
 
 
 @pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, Path.touch, lambda path: Path(path).symlink_to("/dev/zero")])
-def test_what_is_no_segment_file_is_refused(
-    tmp_path: Path, reader: ArenaReader, make: Callable[[Path], None]
-) -> None:
+def test_what_is_no_segment_file_is_refused(tmp_path: Path, reader: ArenaReader, make: Callable[[Path], None]) -> None:
     make(tmp_path / "odd-00000000000000ff.arena")
     ref = DataRef(arena=ArenaSlot(segment="odd-00000000000000ff.arena", epoch=255, offset=128, generation=1))
     with pytest.raises(LeaseLost):

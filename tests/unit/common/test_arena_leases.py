@@ -1,8 +1,7 @@
-"""Any mixture of puts, releases, aborts and passing time: readers see whole tensors or nothing, and all space returns."""
+"""Puts, releases, aborts and passing time in any mixture: readers see whole tensors or nothing, all space returns."""
 
 from __future__ import annotations
 
-import random
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -10,6 +9,7 @@ import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from tests.unit.common.arena_refs import never, noise, octets, ref_to
 
 from omni.common.v1.tensor_pb2 import ArenaSlot, DataRef
 from omni_common.arena import ArenaReader, ArenaWriter
@@ -17,7 +17,6 @@ from omni_common.arena.layout import SlotHead, slot_size
 from omni_common.arena.writer import GRACE
 from omni_common.errors import LeaseLost
 from omni_common.testing.clock import ManualClock
-from tests.unit.common.arena_refs import never, octets, ref_to
 
 
 class LeaseMachine(RuleBasedStateMachine):
@@ -34,7 +33,7 @@ class LeaseMachine(RuleBasedStateMachine):
 
     @rule(size=st.integers(0, 5000), request=st.sampled_from("abc"), life=st.integers(1, 30), seed=st.integers(0, 99))
     def put(self, size: int, request: str, life: int, seed: int) -> None:
-        data = random.Random(seed).randbytes(size)
+        data = noise(size, seed)
         slot = self.writer.put(octets(data), request, self.clock() + life)
         if slot is None:
             assert self.live, "an empty arena has room"

@@ -14,14 +14,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from tests.unit.common.arena_refs import FOREVER, put, ref_to
 
 from omni.common.v1.tensor_pb2 import ArenaSlot
 from omni_common.arena import ArenaReader, ArenaWriter
 from omni_common.tensor import DType, Tensor
-from tests.unit.common.arena_refs import FOREVER, put, ref_to
 
 NUMBERS = np.arange(1000, dtype=np.float32)
-TENSOR = Tensor(DType.FLOAT32, (1000,), memoryview(NUMBERS).cast("B"))
+TENSOR = Tensor(DType.FLOAT32, (1000,), NUMBERS.data.cast("B"))
 
 # torch says so of every read-only buffer; what follows from it is tested below.
 pytestmark = pytest.mark.filterwarnings("ignore:The given buffer is not writable:UserWarning")
@@ -106,7 +106,7 @@ def test_the_release_runs_in_the_thread_that_drops_the_last_view(tmp_path: Path,
 
 
 def test_numpy_cannot_write_to_a_view(tmp_path: Path, writer: ArenaWriter) -> None:
-    array = _numpy(_lend(writer, tmp_path, [].append))
+    array = _numpy(_lend(writer, tmp_path, lambda slot: None))
     with pytest.raises(ValueError, match="read-only"):
         array[0] = 1
     with pytest.raises(ValueError, match="WRITEABLE"):
@@ -163,7 +163,7 @@ def test_a_consumer_that_writes_past_all_guards_dies_and_changes_nothing(tmp_pat
     assert slot is not None
     done = _python(_WRITE, tmp_path, ref_to(TENSOR, slot).SerializeToString())
     assert (done.returncode, done.stdout) == (-signal.SIGSEGV, b"")
-    array = _numpy(ArenaReader(tmp_path).view(ref_to(TENSOR, slot), [].append))
+    array = _numpy(ArenaReader(tmp_path).view(ref_to(TENSOR, slot), lambda slot: None))
     assert (array == NUMBERS).all()
 
 

@@ -84,6 +84,8 @@ def tensor(where: str) -> Kind:
 
 def member(where: str, members: type[Enum]) -> Kind:
     """A member of an enumeration, by its name."""
+    if not len(members):
+        raise TypeError(f"{where} is declared as an enumeration without members")
 
     def write(value: Enum, out: Value, put: Put) -> None:
         out.text = value.name

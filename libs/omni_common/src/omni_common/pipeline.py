@@ -6,6 +6,7 @@ Rules, checked when a PipelineConfig is made:
 * `to` are payload edges, `stream_to` are chunk edges; both may join the same two stages;
 * `wait_for` names stages whose payloads join here, and each of them has this stage in its `to`;
 * a stage is terminal (its output goes to the caller) exactly when it has no edge out, and every stage leads to one;
+* the default voice is one of the voices, if there are any;
 * hooks of the model's code may only narrow this graph for one request, never widen it.
 """
 
@@ -72,9 +73,7 @@ class PipelineConfig(BaseModel):
 
     def terminals(self, modalities: frozenset[Modality]) -> frozenset[str]:
         """The terminal stages for these output modalities. Text is always produced, since speech is made from it."""
-        return frozenset(
-            s.name for s in self.stages if s.terminal in modalities or s.terminal is Modality.TEXT
-        )
+        return frozenset(s.name for s in self.stages if s.terminal in modalities or s.terminal is Modality.TEXT)
 
     def visited(self, modalities: frozenset[Modality]) -> frozenset[str]:
         """The stages that a request for these output modalities may visit."""
@@ -98,6 +97,9 @@ class PipelineConfig(BaseModel):
                 leads_on == (stage.terminal is None),
                 f"stage '{stage.name}' must either lead to other stages or be terminal",
             )
+        _require(
+            self.default_voice in (self.voices or ("",)), f"the default voice '{self.default_voice}' is not a voice"
+        )
         reached = self._reachable()
         _require(set(names) <= reached, f"no path leads to {sorted(set(names) - reached)} from '{self.entry}'")
         return self
