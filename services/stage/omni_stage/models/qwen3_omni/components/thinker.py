@@ -1,0 +1,254 @@
+"""The thinker: reads the whole prompt, writes the text, and tells the talker what it may hear.
+
+The talker gets, at the prompt's run, one row per position of the user's turns, and then each token's embedding as it
+is made. The last token, an end mark or a cut, is never spoken.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.nn.functional import linear
+from transformers.models.qwen3_omni_moe import modeling_qwen3_omni_moe as modeling
+
+from omni_common.request import FinishReason, Modality, Sampling, Usage
+from omni_stage.components.ar_runner import ArRunner, ArSequence, StepInput, last_rows, run_packed
+from omni_stage.components.attention import PACKED, Span
+from omni_stage.components.kv_cache import GrowingCache
+from omni_stage.components.sampler import Sampler, sample
+from omni_stage.components.tensors import from_torch, to_torch
+from omni_stage.models.qwen3_omni.callbacks import StopFilter
+from omni_stage.models.qwen3_omni.components.position import PositionRule
+from omni_stage.models.qwen3_omni.components.tokens import Detokenizer, Vocabulary
+from omni_stage.models.qwen3_omni.components.weights import Weights
+from omni_stage.models.qwen3_omni.payload_types import (
+    ImageFeatures,
+    SpokenToken,
+    TalkerPrefill,
+    TextEnd,
+    TextTokens,
+    ThinkerInput,
+    expect,
+)
+from omni_stage.models.qwen3_omni.request_builders import thinker_sampling
+from omni_stage.scheduler.contract import Emit, NewRequest, Outgoing, Result
+
+PREFIXES = ("thinker.model.", "thinker.lm_head.")
+
+
+@dataclass(frozen=True, slots=True)
+class ThinkerStep(StepInput):
+    """`visual` marks the rows of pictures and videos, `deepstack` [d, n, H] is added to them in the first layers."""
+
+    visual: torch.Tensor | None = None
+    deepstack: torch.Tensor | None = None
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class ThinkerSequence(ArSequence):
+    source: ThinkerInput
+    ids: torch.Tensor
+    prompt_usage: Usage
+    delta: int = 0
+    next_embed: torch.Tensor | None = None  # of the token generated last; None before the prompt has run
+    speaks: bool = False
+    stop: StopFilter | None = None
+    text: Detokenizer | None = None
+    prompt_embeds: torch.Tensor | None = field(default=None, repr=False)
+
+    def is_stopped_by(self, token: int) -> bool:
+        """Whether the text has come to one of the caller's stop strings."""
+        if self.stop is None or self.text is None:
+            return False
+        self.stop.push(self.text.push(token))
+        return self.stop.hit
+
+
+class ThinkerRunner(ArRunner[ThinkerSequence, ThinkerStep]):
+    """Runs the text model of one checkpoint."""
+
+    def __init__(self, weights: Weights) -> None:
+        super().__init__()
+        self._config = weights.config
+        thinker = weights.config.thinker_config
+        self._model: Any = weights.checkpoint.module(
+            lambda: modeling.Qwen3OmniMoeThinkerTextModel._from_config(
+                thinker.text_config, dtype=weights.dtype, attn_implementation=PACKED
+            ),
+            PREFIXES[0],
+        )
+        self._head = weights.checkpoint.tensors["thinker.lm_head.weight"]
+        self._device = weights.device
+        self._rule = PositionRule(thinker, thinker.audio_config, thinker.vision_config.spatial_merge_size)
+        self._defaults = generation_defaults(weights.folder)
+        self._vocabulary = Vocabulary(weights.folder)
+        self._accepted: torch.Tensor | None = None
+        accept = weights.config.talker_config.accept_hidden_layer
+        self._model.layers[accept - 1].register_forward_hook(self._keep_accepted)
+
+    def make(self, request: NewRequest) -> ThinkerSequence:
+        source = expect(request.payload, ThinkerInput)
+        ids = to_torch(source.prompt.layout.ids)
+        settings = thinker_sampling(
+            request.params,
+            self._defaults,
+            prompt=len(ids),
+            context=self._config.thinker_config.text_config.max_position_embeddings,
+        )
+        layers = self._config.thinker_config.text_config.num_hidden_layers
+        limit = settings.max_tokens or 1
+        stops = request.params.stop
+        return ThinkerSequence(
+            key=request.key,
+            cache=GrowingCache(layers, expected=len(ids) + min(limit, 256)),
+            sampler=Sampler(settings, device=self._device, seen=ids.tolist()),
+            max_tokens=limit,
+            source=source,
+            ids=ids,
+            prompt_usage=source.prompt.usage,
+            speaks=Modality.AUDIO in request.params.modalities,
+            stop=StopFilter(stops) if stops else None,
+            text=Detokenizer(self._vocabulary) if stops else None,
+        )
+
+    def before(self, sequence: ThinkerSequence) -> ThinkerStep:
+        if sequence.next_embed is None:
+            return self._prompt(sequence)
+        position = len(sequence.ids) + sequence.generated - 1 + sequence.delta
+        return ThinkerStep(
+            sequence.next_embed[None], torch.full((3, 1), position, dtype=torch.float32, device=self._device)
+        )
+
+    def forward(self, inputs: Sequence[ThinkerStep], spans: Sequence[Span]) -> torch.Tensor:
+        extra: dict[str, Any] = {}
+        deepstacks = [i.deepstack for i in inputs if i.deepstack is not None]
+        if deepstacks:
+            masks = [i.visual if i.visual is not None else _none(i) for i in inputs]
+            extra["visual_pos_masks"] = torch.cat(masks)[None]
+            extra["deepstack_visual_embeds"] = list(torch.cat(deepstacks, dim=1))
+        return run_packed(self._model, inputs, spans, **extra)
+
+    def after(
+        self, sequences: Sequence[ThinkerSequence], inputs: Sequence[ThinkerStep], hidden: torch.Tensor
+    ) -> Sequence[Outgoing]:
+        made = self._heard(sequences, inputs)
+        logits = linear(last_rows(inputs, hidden), self._head)
+        chosen = sample(logits, [s.sampler for s in sequences])
+        embeds = self._model.embed_tokens(chosen)
+        spoken = embeds.cpu() if any(s.speaks for s in sequences) else embeds
+        for row, (sequence, token) in enumerate(zip(sequences, chosen.tolist(), strict=True)):
+            sequence.next_embed = embeds[row]
+            made += self._written(sequence, token, spoken[row])
+        return made
+
+    def _prompt(self, sequence: ThinkerSequence) -> ThinkerStep:
+        config = self._config.thinker_config
+        ids = sequence.ids.to(self._device)
+        embeds = self._model.embed_tokens(ids)
+        image, audio = sequence.source.image, sequence.source.audio
+        pictures = ids == config.image_token_id
+        videos = ids == config.video_token_id
+        if audio is not None:
+            embeds[ids == config.audio_token_id] = to_torch(audio.audio, self._device).to(embeds.dtype)
+        visual = deepstack = None
+        if image is not None:
+            visual = pictures | videos
+            deepstack = _spread(embeds, image, pictures, videos)
+        positions, sequence.delta = self._rule.positions(sequence.ids, sequence.source.prompt.layout)
+        sequence.prompt_embeds = embeds if sequence.speaks else None
+        return ThinkerStep(embeds, positions.to(self._device), visual, deepstack)
+
+    def _keep_accepted(self, _module: object, _args: object, output: Any) -> None:
+        """The accept layer's hidden states [tokens, H], kept until the step is over."""
+        self._accepted = output[0]
+
+    def _heard(self, sequences: Sequence[ThinkerSequence], inputs: Sequence[ThinkerStep]) -> list[Outgoing]:
+        """What the talker hears of the prompts that ran in this step."""
+        made: list[Outgoing] = []
+        accepted, self._accepted = self._accepted, None
+        start = 0
+        for sequence, step in zip(sequences, inputs, strict=True):
+            end = start + step.embeds.shape[0]
+            if sequence.prompt_embeds is not None and accepted is not None:
+                heard = self._prefill(sequence.ids, sequence.prompt_embeds, accepted[start:end])
+                made.append(Emit(sequence.key, heard, to=("talker",)))
+                sequence.prompt_embeds = None
+            start = end
+        return made
+
+    def _prefill(self, ids: torch.Tensor, embeds: torch.Tensor, accepted: torch.Tensor) -> TalkerPrefill:
+        config = self._config
+        thinker = config.thinker_config
+        media = torch.isin(ids, torch.tensor([thinker.image_token_id, thinker.video_token_id, thinker.audio_token_id]))
+        user = turns_of(ids, config.im_start_token_id, config.user_token_id)
+        rows = torch.where(media.to(self._device)[:, None], accepted, embeds)[user.to(self._device)]
+        opening = last_turn(ids, config.im_start_token_id, config.assistant_token_id)
+        marks = torch.tensor([config.tts_bos_token_id, config.tts_eos_token_id, config.tts_pad_token_id])
+        return TalkerPrefill(
+            rows=from_torch(rows),
+            spoken_media=from_torch(media[user]),
+            header=from_torch(embeds[opening : opening + 3]),
+            marks=from_torch(self._model.embed_tokens(marks.to(self._device))),
+        )
+
+    def _written(self, sequence: ThinkerSequence, token: int, embed: torch.Tensor) -> Sequence[Outgoing]:
+        sequence.sampler.note(token)
+        sequence.generated += 1
+        ended = token == self._config.im_end_token_id or sequence.is_stopped_by(token)
+        if not ended and sequence.generated < sequence.max_tokens:
+            text = Emit(sequence.key, TextTokens((token,)), to=("decode",))
+            if not sequence.speaks:
+                return (text,)
+            return (text, Emit(sequence.key, SpokenToken(from_torch(embed)), to=("talker",)))
+        finish = FinishReason.STOP if ended else FinishReason.LENGTH
+        end = TextEnd(finish, sequence.prompt_usage + Usage(completion_text_tokens=sequence.generated))
+        return (Emit(sequence.key, TextTokens((token,), end), to=("decode",)), Result(sequence.key, None))
+
+
+def generation_defaults(folder: Path) -> Sampling:
+    """What the checkpoint's generation_config.json says about sampling."""
+    file = folder / "generation_config.json"
+    said: dict[str, Any] = json.loads(file.read_bytes()) if file.is_file() else {}
+    names = ("temperature", "top_p", "top_k", "repetition_penalty")
+    return Sampling(**{name: said[name] for name in names if said.get(name) is not None})
+
+
+def turns_of(ids: torch.Tensor, start: int, role: int) -> torch.Tensor:
+    """Marks the positions of all turns of a role, from their opening mark to the next turn's."""
+    places = torch.arange(len(ids))
+    opening = torch.where(ids == start, places, -1).cummax(-1).values.clamp_min(0)
+    return ids[(opening + 1).clamp_max(len(ids) - 1)] == role
+
+
+def last_turn(ids: torch.Tensor, start: int, role: int) -> int:
+    """Where the last turn of a role opens."""
+    return int(((ids[:-1] == start) & (ids[1:] == role)).nonzero()[-1, 0])
+
+
+def _spread(
+    embeds: torch.Tensor, image: ImageFeatures, pictures: torch.Tensor, videos: torch.Tensor
+) -> torch.Tensor | None:
+    """Puts the rows of pictures and videos in their places; their deepstack rows in the order of the prompt."""
+    visual = pictures | videos
+    deepstack: torch.Tensor | None = None
+    for rows, deep, places in (
+        (image.image, image.image_deepstack, pictures),
+        (image.video, image.video_deepstack, videos),
+    ):
+        if rows is None or deep is None:
+            continue
+        embeds[places] = to_torch(rows, embeds.device).to(embeds.dtype)
+        layers = to_torch(deep, embeds.device).to(embeds.dtype)
+        if deepstack is None:
+            deepstack = embeds.new_zeros(layers.shape[0], int(visual.sum()), embeds.shape[1])
+        deepstack[:, places[visual]] = layers
+    return deepstack
+
+
+def _none(step: StepInput) -> torch.Tensor:
+    return torch.zeros(step.embeds.shape[0], dtype=torch.bool, device=step.embeds.device)
