@@ -14,7 +14,7 @@ from omni_cli.launcher.network import OwnSubnet, choose_addresses, free_port, re
 
 def test_pods_and_coordinators_have_addresses_of_their_own() -> None:
     subnet = OwnSubnet("127.1.2")
-    assert subnet.coordinator(0) == "127.1.2.2:7400"
+    assert subnet.coordinator(0) == "127.1.2.2:7070"
     assert len({subnet.coordinator(i).split(":")[0] for i in range(8)} | {subnet.pod(i) for i in range(200)}) == 208
 
 

@@ -66,7 +66,7 @@ def test_each_replica_of_a_group_is_a_pod_of_its_own() -> None:
 
 def test_every_stage_dials_every_coordinator_and_so_does_the_gateway() -> None:
     made = planned(Wishes("toy", coordinators=2))
-    addresses = "127.9.9.2:7400,127.9.9.3:7400"
+    addresses = "127.9.9.2:7070,127.9.9.3:7070"
     assert [p.settings["OMNI_COORDINATOR_BIND"] for p in made.processes if p.tier is Tier.COORDINATOR] == (
         addresses.split(",")
     )

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from omni_cli.errors import CommandError
 
-COORDINATOR_PORT = 7400
+COORDINATOR_PORT = 7070
 _FIRST_COORDINATOR = 2
 _FIRST_POD = 32
 _HOSTS = 255

@@ -78,6 +78,7 @@ class Ground:
 @dataclass(frozen=True, slots=True)
 class Plan:
     pods: tuple[Pod, ...]
+    coordinators: tuple[str, ...]
     processes: tuple[ProcessSpec, ...]
 
 
@@ -122,6 +123,7 @@ def plan(pipeline: PipelineConfig, wishes: Wishes, ground: Ground) -> Plan:
     ]
     return Plan(
         pods=tuple(pods.values()),
+        coordinators=tuple(coordinators),
         processes=(
             *stages,
             *(_coordinator(i, address, ground, wishes) for i, address in enumerate(coordinators)),
@@ -164,7 +166,7 @@ def _coordinator(index: int, address: str, ground: Ground, wishes: Wishes) -> Pr
 
 def _gateway(coordinators: Sequence[str], wishes: Wishes) -> ProcessSpec:
     settings = {
-        "BIND": f"{wishes.host}:{wishes.port}",
+        "BIND": f"[{wishes.host}]:{wishes.port}" if ":" in wishes.host else f"{wishes.host}:{wishes.port}",
         "COORDINATORS": ",".join(coordinators),
         "METRICS_PORT": "0",
         "DRAIN": wishes.drain,
