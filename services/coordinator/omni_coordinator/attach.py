@@ -23,8 +23,9 @@ from omni_common.rpc.convert import (
     render_key,
     render_request,
 )
-from omni_common.rpc.duplex import Duplex, PeerGone, exchange
+from omni_common.rpc.duplex import Duplex, PeerGone
 from omni_common.rpc.frames import Blob, FrameWriter, PeerStalled
+from omni_common.rpc.session import exchange
 from omni_coordinator.coordinator import Coordinator
 from omni_coordinator.core.bindings import Replica
 from omni_coordinator.core.request import AbortAcked, Event, OutputMade, StageFailed, TerminalDone
@@ -58,12 +59,7 @@ class StageSession:
                 self._put(pb.StageCommand(welcome=pb.Welcome(coordinator=self._coordinator.id)))
                 for event in first.events[1:]:
                     self._hear(event)
-                await exchange(
-                    duplex,
-                    write_all=lambda: self._writer.run(lambda commands: duplex.write(_frame(commands))),
-                    stop_writing=self._writer.close,
-                    handle=self._handle,
-                )
+                await exchange(duplex, self._writer, frame=_frame, handle=self._handle)
         finally:
             self._coordinator.detach(self)
             logger.info("replica detached", extra=self._facts())

@@ -11,8 +11,9 @@ from omni_common.errors import InvalidRequest, OmniError, Unsupported
 from omni_common.request import Output
 from omni_common.rpc.contract import CONTRACT_VERSION
 from omni_common.rpc.convert import failure_of, parse_request, parse_trace, render_output, seconds_of
-from omni_common.rpc.duplex import Duplex, exchange
+from omni_common.rpc.duplex import Duplex
 from omni_common.rpc.frames import FrameWriter
+from omni_common.rpc.session import exchange
 from omni_coordinator.coordinator import Coordinator, Submission
 from omni_coordinator.core.request import CallerGone, Finished, OutputRead
 from omni_coordinator.finished import render_finished
@@ -46,12 +47,7 @@ class GatewaySession:
                     self.pipeline_changed(pipeline)
                 for event in first.events[1:]:
                     self._hear(event)
-                await exchange(
-                    duplex,
-                    write_all=lambda: self._write_all(duplex),
-                    stop_writing=self._writer.close,
-                    handle=self._handle,
-                )
+                await exchange(duplex, self._writer, frame=self._frame, handle=self._handle)
         finally:
             self._coordinator.unwatch(self)
             for live in tuple(self._requests.values()):
@@ -81,10 +77,6 @@ class GatewaySession:
         """Ends the session once what waits is sent."""
         self._coordinator.unwatch(self)
         self._writer.close()
-
-    async def _write_all(self, duplex: Duplex[pb.ConnectRequest, pb.ConnectResponse]) -> None:
-        await self._writer.run(lambda notices: duplex.write(self._frame(notices)))
-        self._scope.cancel()  # a server's direction ends with its handler, which would go on reading
 
     # Pipelines: at most one notice of each waits, and it is filled in when it leaves.
 

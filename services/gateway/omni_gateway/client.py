@@ -16,7 +16,7 @@ from omni_common.errors import OmniError, Reason, StageUnavailable
 from omni_common.request import GenerationRequest, TraceContext
 from omni_common.rpc.channel import open_channel
 from omni_common.rpc.dialer import keep_sessions
-from omni_common.rpc.duplex import Duplex, client_session, exchange
+from omni_common.rpc.session import client_session, exchange
 from omni_gateway.call import Call
 from omni_gateway.link import Link
 from omni_gateway.pipelines import PipelineView
@@ -111,7 +111,7 @@ class Client:
             self._links.append(link)
             try:
                 async with client_session(stub.Connect()) as duplex:
-                    await _run_link(link, duplex)
+                    await exchange(duplex, link.writer, frame=_frame, handle=link.handle)
             finally:
                 self._links.remove(link)
                 link.fail_all(StageUnavailable("coordinator", "was lost while it served this request"))
@@ -122,10 +122,5 @@ class Client:
             watcher()
 
 
-async def _run_link(link: Link, duplex: Duplex[pb.ConnectResponse, pb.ConnectRequest]) -> None:
-    await exchange(
-        duplex,
-        write_all=lambda: link.writer.run(lambda events: duplex.write(pb.ConnectRequest(events=events))),
-        stop_writing=link.writer.close,
-        handle=link.handle,
-    )
+def _frame(events: list[pb.GatewayEvent]) -> pb.ConnectRequest:
+    return pb.ConnectRequest(events=events)

@@ -5,8 +5,6 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 
-from omni_common.rpc.session import client_session, exchange
-
 from omni.coordinator.v1 import coordinator_pb2, coordinator_pb2_grpc
 from omni_common.clock import Clock
 from omni_common.errors import OmniError
@@ -16,6 +14,7 @@ from omni_common.rpc.channel import open_channel
 from omni_common.rpc.contract import CONTRACT_VERSION
 from omni_common.rpc.duplex import Duplex, PeerGone
 from omni_common.rpc.frames import FrameWriter
+from omni_common.rpc.session import client_session, exchange
 from omni_common.transfer import TensorReceiver
 from omni_stage.stage import Stage
 
@@ -108,7 +107,7 @@ class CoordinatorLink:
 
     # Commands.
 
-    async def _frame(self, frame: coordinator_pb2.AttachResponse) -> None:
+    def _frame(self, frame: coordinator_pb2.AttachResponse) -> None:
         for command in frame.commands:
             self._command(command)
 

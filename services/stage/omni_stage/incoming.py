@@ -5,8 +5,6 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from omni_common.rpc.session import exchange
-
 from omni.common.v1 import request_pb2, tensor_pb2
 from omni.stage.v1 import stage_pb2
 from omni_common.arena import ArenaReader
@@ -17,6 +15,7 @@ from omni_common.rpc import convert
 from omni_common.rpc.contract import CONTRACT_VERSION
 from omni_common.rpc.duplex import Duplex, PeerGone
 from omni_common.rpc.frames import FrameWriter
+from omni_common.rpc.session import exchange
 from omni_common.transfer import TensorReceiver
 from omni_stage.stage import Stage
 
@@ -70,7 +69,7 @@ class DeliverSession:
 
     # Frames.
 
-    async def _frame(self, frame: stage_pb2.DeliverRequest) -> None:
+    def _frame(self, frame: stage_pb2.DeliverRequest) -> None:
         for event in frame.events:
             self._event(event)
 

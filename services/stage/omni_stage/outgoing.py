@@ -8,7 +8,6 @@ from typing import Protocol
 
 import anyio
 import anyio.abc
-from omni_common.rpc.session import client_session, exchange
 
 from omni.common.v1 import payload_pb2
 from omni.stage.v1 import stage_pb2, stage_pb2_grpc
@@ -21,6 +20,7 @@ from omni_common.rpc import convert
 from omni_common.rpc.channel import open_channel
 from omni_common.rpc.contract import CONTRACT_VERSION
 from omni_common.rpc.frames import Blob, FrameWriter
+from omni_common.rpc.session import client_session, exchange
 from omni_common.transfer import Encoded, TensorSender
 from omni_stage.identity import Identity
 
@@ -109,7 +109,7 @@ class PeerLink:
     def forget(self, key: RequestKey) -> None:
         self._introduced.discard(key)
 
-    async def _answer(self, frame: stage_pb2.DeliverResponse) -> None:
+    def _answer(self, frame: stage_pb2.DeliverResponse) -> None:
         for reply in frame.replies:
             match reply.WhichOneof("reply"):
                 case "credit":

@@ -18,9 +18,10 @@ from omni.coordinator.v1 import coordinator_pb2 as pb
 from omni.coordinator.v1 import coordinator_pb2_grpc as pb_grpc
 from omni_common.errors import Internal, InvalidRequest, OmniError, Overloaded, Reason
 from omni_common.rpc.channel import open_channel
-from omni_common.rpc.duplex import Duplex, PeerGone, client_session, exchange, server_duplex
+from omni_common.rpc.duplex import Duplex, PeerGone, server_duplex
 from omni_common.rpc.frames import FrameWriter
 from omni_common.rpc.server import RpcServer, open_server
+from omni_common.rpc.session import client_session, exchange
 from omni_common.rpc.status import translate_rpc_errors
 
 pytestmark = pytest.mark.anyio
@@ -73,6 +74,10 @@ def answer(ticket: int) -> pb.GatewayNotice:
     return pb.GatewayNotice(ticket=ticket, failed=failure_pb2.Failure(message="gone"))
 
 
+def ignore(frame: pb.ConnectRequest) -> None:
+    """What arrives is of no interest."""
+
+
 async def echo(_: Any, context: Any) -> None:
     """Answers every event with a notice, in frames, until the caller ends its direction."""
     duplex = server_duplex(context)
@@ -82,12 +87,7 @@ async def echo(_: Any, context: Any) -> None:
         for event in frame.events:
             out.put(answer(event.ticket), lane=str(event.ticket))
 
-    await exchange(
-        duplex,
-        write_all=lambda: out.run(lambda notices: duplex.write(pb.ConnectResponse(notices=notices))),
-        stop_writing=out.close,
-        handle=handle,
-    )
+    await exchange(duplex, out, frame=lambda notices: pb.ConnectResponse(notices=notices), handle=handle)
 
 
 async def test_events_and_their_answers_cross_in_frames_and_both_ends_finish() -> None:
@@ -105,12 +105,7 @@ async def test_events_and_their_answers_cross_in_frames_and_both_ends_finish() -
         call = stub.Connect()
         with anyio.fail_after(10):
             async with client_session(call) as duplex:
-                await exchange(
-                    duplex,
-                    write_all=lambda: out.run(lambda events: duplex.write(pb.ConnectRequest(events=events))),
-                    stop_writing=out.close,
-                    handle=handle,
-                )
+                await exchange(duplex, out, frame=lambda events: pb.ConnectRequest(events=events), handle=handle)
         assert await call.code() is grpc.StatusCode.OK
     assert sorted(tickets) == list(range(500))
 
@@ -140,10 +135,7 @@ async def test_a_server_that_closes_its_writer_ends_the_stream_while_the_client_
         out.put(answer(7))
         out.close()
         await exchange(
-            duplex,
-            write_all=lambda: out.run(lambda notices: duplex.write(pb.ConnectResponse(notices=notices))),
-            stop_writing=out.close,
-            handle=lambda frame: None,
+            duplex, out, frame=lambda notices: pb.ConnectResponse(notices=notices), handle=lambda frame: None
         )
 
     async with serving(Coordinator(connect)) as server, stub_of(server) as stub:

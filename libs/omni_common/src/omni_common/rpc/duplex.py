@@ -11,8 +11,6 @@ Facts of grpc.aio that this file hides:
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
 from typing import Generic, Protocol, TypeVar
 
 import anyio
@@ -27,9 +25,6 @@ Read = TypeVar("Read", bound=Message)
 Written = TypeVar("Written", bound=Message)
 Read_co = TypeVar("Read_co", bound=Message, covariant=True)
 Written_contra = TypeVar("Written_contra", bound=Message, contravariant=True)
-
-LINGER = 2.0
-"""Seconds that an ended stream may take to say so before it is cancelled after all."""
 
 
 class PeerGone(OmniError):
@@ -110,59 +105,8 @@ def server_duplex(context: grpc.aio.ServicerContext[Read, Written]) -> Duplex[Re
 
 
 def client_duplex(call: grpc.aio.StreamStreamCall[Written, Read]) -> Duplex[Read, Written]:
-    """The stream of a call; prefer `client_session`, which also ends it."""
+    """The stream of a call; prefer `session.client_session`, which also ends it."""
     return _ClientDuplex(call)
-
-
-@asynccontextmanager
-async def client_session(call: grpc.aio.StreamStreamCall[Written, Read]) -> AsyncIterator[Duplex[Read, Written]]:
-    """A call's stream, ended on the way out: half-closed, read to its end, cancelled only if that takes too long."""
-    duplex: Duplex[Read, Written] = _ClientDuplex(call)
-    try:
-        yield duplex
-    finally:
-        with anyio.move_on_after(LINGER, shield=True), suppress(OmniError):  # that it is over is all that is wanted
-            await duplex.end()
-            while await duplex.read() is not None:
-                pass
-        if not call.done():
-            call.cancel()
-
-
-async def exchange(
-    duplex: Duplex[Read, Written],
-    *,
-    write_all: Callable[[], Awaitable[None]],
-    stop_writing: Callable[[], None],
-    handle: Callable[[Read], None],
-) -> None:
-    """Both directions of one stream until each has ended: `write_all` in a task of its own, `handle` for each frame.
-
-    When the peer ends its direction, `stop_writing` makes `write_all` return after what it still holds. When
-    `write_all` returns first, this direction is ended and the peer's last frames are read. Raises what the stream
-    raised (PeerGone, or the peer's refusal) by itself, never in a group.
-    """
-    lost: list[OmniError] = []
-
-    async def write() -> None:
-        try:
-            await write_all()
-            await duplex.end()
-        except OmniError as error:
-            lost.append(error)
-            tasks.cancel_scope.cancel()
-
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(write)
-        try:
-            while (arrived := await duplex.read()) is not None:
-                handle(arrived)
-        except OmniError as error:
-            lost.append(error)
-            tasks.cancel_scope.cancel()
-        stop_writing()
-    if lost:
-        raise lost[0]
 
 
 def _is_end(frame: object) -> bool:

@@ -15,7 +15,7 @@ import xxhash
 
 from omni.common.v1 import tensor_pb2
 from omni.coordinator.v1 import coordinator_pb2 as pb
-from omni.coordinator.v1.coordinator_pb2_grpc import CoordinatorServiceAsyncStub, CoordinatorServiceStub
+from omni.coordinator.v1.coordinator_pb2_grpc import CoordinatorServiceStub
 from omni_common.errors import OmniError
 from omni_common.request import GenerationRequest, Output, TerminalResult, TraceContext
 from omni_common.rpc.channel import open_channel
@@ -30,8 +30,9 @@ from omni_common.rpc.convert import (
     render_request,
     render_trace,
 )
-from omni_common.rpc.duplex import PeerGone, client_session, exchange
+from omni_common.rpc.duplex import PeerGone
 from omni_common.rpc.frames import Blob, FrameWriter
+from omni_common.rpc.session import client_session, exchange
 from omni_common.testing.mail import PATIENCE, Mail
 
 
@@ -150,15 +151,15 @@ class FakeGateway:
     async def run(self, address: str) -> None:
         """Until `end`, or until the coordinator ends it."""
         async with open_channel(address) as channel:
-            stub: CoordinatorServiceAsyncStub = CoordinatorServiceStub(channel)
+            stub = CoordinatorServiceStub(channel)
             async with client_session(stub.Connect()) as duplex:
                 hello = pb.GatewayHello(gateway="fake", contract_version=CONTRACT_VERSION)
                 self.raw(pb.GatewayEvent(hello=hello))
                 try:
                     await exchange(
                         duplex,
-                        write_all=lambda: self._writer.run(lambda evts: duplex.write(pb.ConnectRequest(events=evts))),
-                        stop_writing=self._writer.close,
+                        self._writer,
+                        frame=lambda evts: pb.ConnectRequest(events=evts),
                         handle=self._handle,
                     )
                 finally:

@@ -16,7 +16,7 @@ import xxhash
 
 from omni.common.v1 import tensor_pb2
 from omni.coordinator.v1 import coordinator_pb2 as pb
-from omni.coordinator.v1.coordinator_pb2_grpc import CoordinatorServiceAsyncStub, CoordinatorServiceStub
+from omni.coordinator.v1.coordinator_pb2_grpc import CoordinatorServiceStub
 from omni_common.clock import monotonic
 from omni_common.errors import OmniError
 from omni_common.request import Envelope, GenerationRequest, Output, RequestKey, TerminalResult, TextOutput
@@ -32,8 +32,9 @@ from omni_common.rpc.convert import (
     render_params,
     render_result,
 )
-from omni_common.rpc.duplex import Duplex, PeerGone, client_session, exchange
+from omni_common.rpc.duplex import Duplex, PeerGone
 from omni_common.rpc.frames import FrameWriter
+from omni_common.rpc.session import client_session, exchange
 from omni_common.testing.mail import PATIENCE, Mail
 
 Script: TypeAlias = Sequence[Output | TerminalResult | OmniError]
@@ -119,7 +120,7 @@ class FakeStage:
     async def run(self, address: str, tasks: anyio.abc.TaskGroup) -> None:
         """Until `end`, or until the coordinator ends it. Raises OmniError when it is refused."""
         async with open_channel(address) as channel:
-            stub: CoordinatorServiceAsyncStub = CoordinatorServiceStub(channel)
+            stub = CoordinatorServiceStub(channel)
             async with client_session(stub.Attach()) as duplex:
                 self.raw(pb.StageEvent(hello=self._hello()))
                 try:
@@ -134,8 +135,8 @@ class FakeStage:
 
         await exchange(
             duplex,
-            write_all=lambda: self._writer.run(lambda events: duplex.write(pb.AttachRequest(events=events))),
-            stop_writing=self._writer.close,
+            self._writer,
+            frame=lambda events: pb.AttachRequest(events=events),
             handle=handle,
         )
 
