@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import ceil
 
 import orjson
@@ -14,6 +14,21 @@ from omni_gateway.schemas import UNKNOWN, UNSUPPORTED
 
 # OpenAI's clients give up when they are told to wait longer than this.
 MAX_RETRY_AFTER = 120.0
+# Where a retry may help and nobody knows when: a stage that died is back within seconds.
+DEFAULT_RETRY_AFTER = 1.0
+
+# Nobody is left to read it; it only shows in metrics.
+CALLER_LEFT = 499
+
+
+class HttpError(Exception):
+    """A failure of plain HTTP, whose status is not in the table of reasons."""
+
+    def __init__(self, status: int, error: OmniError, headers: Mapping[str, str] | None = None) -> None:
+        super().__init__(error.message)
+        self.status = status
+        self.error = error
+        self.headers = headers or {}
 
 
 class JsonReply(Response):
@@ -38,19 +53,24 @@ def error_body(error: OmniError) -> dict[str, object]:
     }
 
 
-def error_reply(error: OmniError, *, status: int = 0) -> JsonReply:
-    """The reply to a request that failed before its first byte. `status` overrides the table's, for plain HTTP."""
+def error_reply(error: OmniError) -> JsonReply:
+    """The reply to a request that failed before its first byte."""
     surface = error.surface
     # The official clients retry every 5xx by themselves unless told otherwise: a failing generation would run thrice.
     headers = {"x-should-retry": "true" if surface.retry else "false"}
-    if surface.retry and error.retry_after is not None:
-        seconds = min(max(error.retry_after.total_seconds(), 0.001), MAX_RETRY_AFTER)
+    if surface.retry:
+        after = DEFAULT_RETRY_AFTER if error.retry_after is None else error.retry_after.total_seconds()
+        seconds = min(max(after, 0.001), MAX_RETRY_AFTER)
         headers["retry-after"] = str(ceil(seconds))
         headers["retry-after-ms"] = str(ceil(seconds * 1000))
     if error.reason is Reason.UNAUTHENTICATED:
         headers["www-authenticate"] = "Bearer"
-    # 0 in the table means that the caller left; 499 then only shows in metrics.
-    return JsonReply(error_body(error), status_code=status or surface.http or 499, headers=headers)
+    return JsonReply(error_body(error), status_code=surface.http or CALLER_LEFT, headers=headers)
+
+
+def http_error_reply(failure: HttpError) -> JsonReply:
+    headers = {"x-should-retry": "false", **failure.headers}
+    return JsonReply(error_body(failure.error), status_code=failure.status, headers=headers)
 
 
 def json_path(location: Sequence[str | int]) -> str:

@@ -1,0 +1,77 @@
+"""Speech for one answer: the mesh's pieces of PCM become the caller's format, off the event loop."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import anyio.to_thread
+from anyio import CapacityLimiter
+from av.error import FFmpegError
+
+from omni_common.errors import Internal
+from omni_common.request import AudioOutput
+from omni_gateway.audio.encoder import Encoder, Resampler, new_encoder, wav_header
+
+# Whole samples, and whole groups of base64: callers may join the base64 of several pieces before they decode it.
+_UNIT = 6
+
+
+class SpeechStream:
+    """Pieces in, pieces out; nothing is held back but what the codec needs and up to five bytes."""
+
+    def __init__(self, form: str, threads: CapacityLimiter) -> None:
+        self._form = form
+        self._threads = threads
+        self._encoder: Encoder | None = None
+        self._resampler: Resampler | None = None
+        self._rest = b""
+
+    async def encode(self, pieces: Sequence[AudioOutput]) -> bytes:
+        """What these pieces add to the file, in whole units; may be empty."""
+        if not pieces:
+            return b""
+        made = self._rest + await self._off_loop(lambda: self._encode(pieces))
+        whole = len(made) - len(made) % _UNIT
+        self._rest = made[whole:]
+        return made[:whole]
+
+    async def finish(self) -> bytes:
+        """The rest of the file."""
+        return self._rest + await self._off_loop(self._finish)
+
+    async def _off_loop(self, work: Callable[[], bytes]) -> bytes:
+        # A cancelled caller waits for the thread, some milliseconds: the encoder is never used by two at once.
+        try:
+            return await anyio.to_thread.run_sync(work, limiter=self._threads)
+        except FFmpegError as error:
+            raise Internal("The speech could not be encoded.") from error
+
+    def _encode(self, pieces: Sequence[AudioOutput]) -> bytes:
+        resampler = self._resampler = self._resampler or Resampler(pieces[0].sample_rate)
+        return self._open().encode(resampler.convert(b"".join(piece.pcm for piece in pieces)))
+
+    def _finish(self) -> bytes:
+        encoder = self._open()
+        tail = encoder.encode(self._resampler.finish()) if self._resampler is not None else b""
+        return tail + encoder.finish()
+
+    def _open(self) -> Encoder:
+        self._encoder = self._encoder or new_encoder(self._form)
+        return self._encoder
+
+
+class SpeechFile:
+    """A whole file, encoded as its pieces come."""
+
+    def __init__(self, form: str, threads: CapacityLimiter) -> None:
+        # The header of a WAV file tells its length, so it is written last.
+        self._wav = form == "wav"
+        self._stream = SpeechStream("pcm16" if self._wav else form, threads)
+        self._made = bytearray()
+
+    async def add(self, pieces: Sequence[AudioOutput]) -> None:
+        self._made += await self._stream.encode(pieces)
+
+    async def finish(self) -> bytes:
+        self._made += await self._stream.finish()
+        return (wav_header(len(self._made)) if self._wav else b"") + self._made

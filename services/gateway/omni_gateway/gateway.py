@@ -1,0 +1,96 @@
+"""The gateway as a process runs it: HTTP in, streams to the coordinators out."""
+
+from __future__ import annotations
+
+import logging
+import socket
+import time
+from datetime import timedelta
+
+import anyio
+
+from omni_common.clock import Clock, monotonic
+from omni_common.deadline import Deadline
+from omni_common.errors import OmniError, Reason
+from omni_common.lifecycle import Lifecycle
+from omni_gateway.app import build_app
+from omni_gateway.chat.endpoint import ChatEndpoint
+from omni_gateway.chat.transcripts import Transcripts
+from omni_gateway.client import Client
+from omni_gateway.http.protocol import HttpServer
+from omni_gateway.settings import GatewaySettings
+
+logger = logging.getLogger(__name__)
+
+# Of a drain's time, what is kept for telling those who are left: one event each and the end of their streams.
+_FAREWELL = 1.0
+
+
+class Gateway:
+    """A `Service`: serves until cancelled, drains when asked."""
+
+    def __init__(self, settings: GatewaySettings, *, clock: Clock = monotonic) -> None:
+        self._clock = clock
+        self._lifecycle: Lifecycle | None = None
+        self.client = Client(settings.coordinators, credits=settings.output_credits)
+        transcripts = Transcripts(clock=clock, lifetime=settings.audio_lifetime.total_seconds())
+        self.app = build_app(
+            self.client,
+            ChatEndpoint(self.client, transcripts, settings, clock=clock),
+            serving=lambda: self._lifecycle is not None and self._lifecycle.serving,
+            created=int(time.time()),
+            clock=clock,
+        )
+        self._server = HttpServer(self.app, head_timeout=settings.head_timeout.total_seconds())
+        self._closed = anyio.Event()
+        self._socket = _listen(*settings.host_and_port)
+
+    @property
+    def port(self) -> int:
+        """The port it took, where the settings left the choice."""
+        return int(self._socket.getsockname()[1])
+
+    async def run(self, started: Lifecycle) -> None:
+        self._lifecycle = started
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self.client.run)
+            tasks.start_soon(self._serve)
+            await self._server.listening.wait()  # no deadline: `_serve` sets it or fails, and with it this group
+            logger.info("gateway listens", extra={"port": self.port})
+            started()
+
+    async def drain(self, deadline: Deadline) -> None:
+        """Takes no new connection; live requests may finish, and are told when they may not."""
+        self._server.should_exit = True
+        with anyio.move_on_after(max(0.0, deadline.remaining - _FAREWELL)):
+            await self._closed.wait()
+            return
+        self.client.fail_all(_draining())
+        await self._closed.wait()  # the caller cancels this at the deadline
+
+    async def _serve(self) -> None:
+        await self._server.serve([self._socket])
+        self._closed.set()
+        await anyio.sleep_forever()  # the end of the service is not the server's to decide
+
+
+def _draining() -> OmniError:
+    return OmniError(
+        Reason.STAGE_UNAVAILABLE,
+        "The server is about to restart and could not finish this request.",
+        code="draining",
+        retry_after=timedelta(seconds=1),
+    )
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """Raises OSError when the address is taken."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+    except OSError:
+        listener.close()
+        raise
+    return listener

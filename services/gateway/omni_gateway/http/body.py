@@ -1,0 +1,86 @@
+"""Reading request bodies within bounds: of one body, of all bodies together, of time."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import anyio
+from starlette.datastructures import Headers
+from starlette.types import Receive, Scope
+
+from omni_common.errors import Cancelled, InvalidRequest, OmniError, Overloaded, Reason
+from omni_gateway.replies import HttpError
+
+
+class BodyReader:
+    """Counts the bytes of all bodies that are being read or parsed."""
+
+    def __init__(self, *, max_body: int, max_total: int, timeout: float) -> None:
+        self._max_body = max_body
+        self._max_total = max_total
+        self._timeout = timeout
+        self._held = 0
+
+    @property
+    def held(self) -> int:
+        return self._held
+
+    @asynccontextmanager
+    async def read(self, scope: Scope, receive: Receive) -> AsyncIterator[bytes]:
+        """The body of a JSON request; its bytes count as held until the block is left.
+
+        Raises before it buffers what is announced as too large, and at the first byte beyond the limit of what is
+        not announced.
+        """
+        headers = Headers(scope=scope)
+        _check_type(headers)
+        self._check_size(_announced(headers))
+        body = bytearray()
+        try:
+            with anyio.fail_after(self._timeout):
+                await self._fill(body, receive)
+            yield bytes(body)
+        except TimeoutError:
+            raise HttpError(408, InvalidRequest("The body did not arrive in time.", code="timeout")) from None
+        finally:
+            self._held -= len(body)
+
+    async def _fill(self, body: bytearray, receive: Receive) -> None:
+        more = True
+        while more:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                raise Cancelled
+            piece: bytes = message.get("body", b"")
+            self._check_size(len(body) + len(piece))
+            if self._held + len(piece) > self._max_total:
+                raise Overloaded("The server holds as many bytes of requests as it may.")
+            body += piece
+            self._held += len(piece)
+            more = message.get("more_body", False)
+
+    def _check_size(self, size: int) -> None:
+        if size > self._max_body:
+            raise OmniError(
+                Reason.REQUEST_TOO_LARGE, f"The body may have at most {self._max_body} bytes.", code="request_too_large"
+            )
+
+
+def _announced(headers: Headers) -> int:
+    length = headers.get("content-length", "0")
+    # The HTTP parser has checked it already; this only keeps a slip there from becoming a slip here.
+    return int(length) if length.isascii() and length.isdigit() else 0
+
+
+def _check_type(headers: Headers) -> None:
+    kind = headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind != "application/json":
+        raise HttpError(
+            415,
+            InvalidRequest(
+                "The body must be JSON, with the content type application/json.", code="unsupported_media_type"
+            ),
+        )
+    if headers.get("content-encoding", "identity").lower() != "identity":
+        raise HttpError(415, InvalidRequest("The body must not be compressed.", code="unsupported_media_type"))
