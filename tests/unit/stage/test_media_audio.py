@@ -144,15 +144,12 @@ def test_what_is_no_whole_sound_is_an_invalid_request(file: bytes, said: str) ->
 
 
 @pytest.mark.parametrize(
-    "bomb",
-    [
-        pytest.param(audio_file(np.zeros(44_100 * 720, np.int16), 44_100, "flac", "flac"), id="FLAC"),
-        pytest.param(
-            audio_file(np.zeros(16_000 * 720, np.int16), 16_000, "ogg", "libopus", frame_duration="60"), id="Opus"
-        ),
-    ],
+    ("rate", "form", "codec"), [pytest.param(44_100, "flac", "flac"), pytest.param(16_000, "ogg", "libopus")]
 )
-def test_twelve_minutes_of_nothing_in_a_small_file_are_refused_in_little_memory(bomb: bytes) -> None:
+def test_twelve_minutes_of_nothing_in_a_small_file_are_refused_in_little_memory(
+    rate: int, form: str, codec: str
+) -> None:
+    bomb = audio_file(np.zeros(rate * 720, np.int16), rate, form, codec)
     assert len(bomb) < 200_000
 
     with memory_within(128), pytest.raises(OmniError, match="lasts longer than 600 seconds") as refused:
