@@ -24,7 +24,7 @@ def test_a_long_log_is_shown_by_its_end(tmp_path: Path) -> None:
 
 def test_a_traceback_inside_a_json_line_is_shown_as_lines(tmp_path: Path) -> None:
     log = tmp_path / "log"
-    log.write_text(json.dumps({"level": "ERROR", "message": "it broke", "exception": "Traceback:\n  here"}) + "\n{ no")
+    log.write_text(json.dumps({"level": "ERROR", "msg": "it broke", "exception": "Traceback:\n  here"}) + "\n{ no")
     assert last_lines(log) == ("ERROR it broke Traceback:", "  here", "{ no")
 
 

@@ -42,5 +42,5 @@ def _plain(line: str) -> str:
         entry = json.loads(line)
     except json.JSONDecodeError:
         return line
-    parts = (entry.get(key) for key in ("level", "message", "exception"))
+    parts = (entry.get(key) for key in ("level", "msg", "exception"))
     return " ".join(str(part) for part in parts if part)

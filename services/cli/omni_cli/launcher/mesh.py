@@ -52,9 +52,7 @@ async def open_mesh(wishes: Wishes, *, say: Callable[[str], None], verbose: bool
         logs = None if verbose else folders.logs
         async with open_forker(modules_of(wishes.family), None if logs is None else logs / "forkserver.log") as forker:
             starters: dict[Tier, Starter] = {Tier.STAGE: forker, Tier.COORDINATOR: Spawner(), Tier.GATEWAY: Spawner()}
-            supervisor = Supervisor(
-                starters, logs=logs, report=lambda ended: say(_obituary(ended)), clock=monotonic, grace=_GRACE
-            )
+            supervisor = Supervisor(starters, logs=logs, report=_obituaries(say), clock=monotonic, grace=_GRACE)
             async with supervised(supervisor, made.processes):
                 yield Mesh(f"http://{_reachable(wishes.host)}:{wishes.port}", pipeline, made, supervisor)
 
@@ -74,9 +72,19 @@ def _prepare(pipeline: PipelineConfig, wishes: Wishes, folders: Folders) -> Plan
     return made
 
 
-def _obituary(ended: Ended) -> str:
-    first = f"{ended.name} {ended.why}; starting it again in {ended.again_in:g} s."
-    return "\n".join([first, *(f"    {line}" for line in ended.log)])
+def _obituaries(say: Callable[[str], None]) -> Callable[[Ended], None]:
+    """Says what ended and what it wrote last; when a whole mesh fails for one reason, the reason is said once."""
+    told: tuple[str, ...] = ()
+
+    def report(ended: Ended) -> None:
+        nonlocal told
+        say(f"{ended.name} {ended.why}; starting it again in {ended.again_in:g} s.")
+        if ended.log != told:
+            told = ended.log
+            for line in ended.log:
+                say(f"    {line}")
+
+    return report
 
 
 def _reachable(host: str) -> str:
