@@ -4,17 +4,39 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
+import anyio
+
 
 class LoopThread:
-    """Made on the event loop; `call` may be used from anywhere, finalizers included."""
+    """Made on the event loop. `call` may be used from anywhere, finalizers included; `run` carries the calls out.
+
+    They run in a task rather than in bare callbacks of the loop, so that a fault in one ends the process loudly.
+    What waits is bounded by its senders: outputs of a scheduler's step, releases of leased slots.
+    """
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
+        self._calls: deque[tuple[Callable[..., object], tuple[Any, ...]]] = deque()
+        self._ready = anyio.Event()
 
     def call(self, function: Callable[..., object], *args: Any) -> None:
-        """Runs the function soon on the loop; after the loop's end it does nothing, as nobody is left to tell."""
+        """Runs the function soon, in order; after the loop's end it does nothing, as nobody is left to tell."""
+        self._calls.append((function, args))
         with contextlib.suppress(RuntimeError):
-            self._loop.call_soon_threadsafe(function, *args)
+            self._loop.call_soon_threadsafe(self._wake)
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        while True:
+            await self._ready.wait()  # no deadline: it waits for this process's own threads
+            self._ready = anyio.Event()
+            while self._calls:
+                function, args = self._calls.popleft()
+                function(*args)
+
+    def _wake(self) -> None:
+        self._ready.set()

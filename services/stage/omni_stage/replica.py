@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from contextlib import ExitStack
 
 import anyio
@@ -54,6 +55,7 @@ class Replica:
         self._config = self._pipeline.stage(settings.stage)
         self._stage: Stage | None = None
         self._links: CoordinatorLinks | None = None
+        self._writer: ArenaWriter | None = None
 
     async def run(self, started: Lifecycle) -> None:
         """Until cancelled. Health is SERVING once the model is warm."""
@@ -61,6 +63,7 @@ class Replica:
         server = await open_server(settings.bind, services=[SERVICE], reflection=settings.reflection)
         with ExitStack() as resources:
             writer, reader = self._open_arena(resources)
+            self._writer = writer
             codec = PayloadCodec(self._family.payloads)
             identity = self._identity(server)
             async with anyio.create_task_group() as tasks:
@@ -69,6 +72,7 @@ class Replica:
                 peers.answer_to(stage)
                 links = self._links = CoordinatorLinks(stage, self._clock)
                 loop = LoopThread()
+                tasks.start_soon(loop.run)
 
                 def open_session() -> DeliverSession:
                     return DeliverSession(
@@ -93,6 +97,13 @@ class Replica:
         idle = anyio.Event()
         self._stage.notify_when_idle(idle.set)
         await idle.wait()  # the caller holds the deadline
+
+    def holds(self) -> Mapping[str, int]:
+        """What is not given back yet: live requests, and leases on the arena."""
+        return {
+            "requests": 0 if self._stage is None else self._stage.live_requests,
+            "leases": 0 if self._writer is None else self._writer.leases,
+        }
 
     async def _serve(
         self,

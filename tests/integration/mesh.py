@@ -1,0 +1,183 @@
+"""A whole mesh in one process, for tests: real coordinators and stages, real gRPC on loopback, real schedulers."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import anyio
+import anyio.abc
+
+from omni_common.lifecycle import Lifecycle, Service
+from omni_common.pipeline import PipelineConfig, StageConfig
+from omni_common.request import GenerationParams, GenerationRequest, Media, Message, Modality, Role, Sampling, Text
+from omni_common.testing.gateway import FakeGateway, fake_gateway
+from omni_coordinator.service import CoordinatorProcess
+from omni_coordinator.settings import CoordinatorSettings
+from omni_stage.models import load_pipeline_config
+from omni_stage.replica import Replica
+from omni_stage.settings import StageSettings
+
+PATIENCE = 20.0
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """How a mesh is laid out. `pods` maps stages to pods; the others share the pod `all`."""
+
+    family: str = "echo"
+    coordinators: int = 1
+    replicas: Mapping[str, int] = field(default_factory=dict)
+    pods: Mapping[str, str] = field(default_factory=dict)
+    arena: bool = True
+    model: Path | None = None
+    changes: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
+
+    def pipeline(self) -> PipelineConfig:
+        """The family's pipeline with `changes` to single stages."""
+        declared = load_pipeline_config(self.family)
+        stages = tuple(
+            StageConfig.model_validate({**stage.model_dump(), **self.changes.get(stage.name, {})})
+            for stage in declared.stages
+        )
+        return PipelineConfig.model_validate({**declared.model_dump(), "stages": [s.model_dump() for s in stages]})
+
+
+class Running:
+    """One service inside the test's event loop."""
+
+    def __init__(self, service: Service) -> None:
+        self.service = service
+        self._scope = anyio.CancelScope()
+        self._ended = anyio.Event()
+        self.lifecycle = Lifecycle()
+
+    async def run(self) -> None:
+        try:
+            with self._scope:
+                await self.service.run(self.lifecycle)
+        finally:
+            self._ended.set()
+
+    async def kill(self) -> None:
+        """Ends it as a crash would for its peers: at once and without drain."""
+        self._scope.cancel()
+        await self._ended.wait()
+
+
+class Mesh:
+    """Coordinators and stages of one pipeline; made by `mesh`."""
+
+    def __init__(self, layout: Layout, folder: Path, tasks: anyio.abc.TaskGroup) -> None:
+        self.layout = layout
+        self.pipeline = layout.pipeline()
+        self._folder = folder
+        self._tasks = tasks
+        self.coordinators: list[CoordinatorProcess] = []
+        self.stages: dict[str, Running] = {}
+        self.gateways: list[FakeGateway] = []
+
+    @property
+    def gateway(self) -> FakeGateway:
+        return self.gateways[0]
+
+    @property
+    def addresses(self) -> Sequence[str]:
+        return [f"127.0.0.1:{coordinator.port}" for coordinator in self.coordinators]
+
+    def replica(self, name: str) -> Replica:
+        service = self.stages[name].service
+        assert isinstance(service, Replica)
+        return service
+
+    async def start_coordinator(self) -> None:
+        file = self._folder / f"{self.pipeline.name}.json"
+        file.write_text(self.pipeline.model_dump_json())
+        service = CoordinatorProcess(CoordinatorSettings(bind="127.0.0.1:0", pipelines=(str(file),)))
+        running = Running(service)
+        self._tasks.start_soon(running.run)
+        while not running.lifecycle.started:
+            await anyio.lowlevel.checkpoint()
+        self.coordinators.append(service)
+
+    def start_stage(self, stage: str, number: int = 0) -> Running:
+        pod = self.layout.pods.get(stage, "all")
+        arena = self._folder / pod
+        arena.mkdir(exist_ok=True)
+        name = f"{stage}-{number}"
+        settings = StageSettings(
+            family=self.layout.family,
+            pipeline=self._folder / f"{self.pipeline.name}.json",
+            stage=stage,
+            replica=name,
+            pod=pod,
+            node="test",
+            bind="127.0.0.1:0",
+            coordinators=",".join(self.addresses),
+            model=self.layout.model,
+            arena=arena if self.layout.arena else None,
+            arena_size=4 << 20,
+        )
+        running = self.stages[name] = Running(Replica(settings))
+        self._tasks.start_soon(running.run)
+        return running
+
+    def idle(self) -> bool:
+        """Nothing is alive anywhere."""
+        return all(c.coordinator.live == 0 for c in self.coordinators) and not any(self.leftovers().values())
+
+    def leftovers(self) -> dict[str, int]:
+        """What each replica still holds: requests and arena leases."""
+        return {name: sum(self.replica(name).holds().values()) for name in self.stages}
+
+    async def until_idle(self, within: float = PATIENCE) -> None:
+        """Raises TimeoutError when something stays alive."""
+        with anyio.fail_after(within):
+            while not self.idle():
+                await anyio.sleep(0.005)  # the counters of seven services have no common event to wait for
+
+
+@asynccontextmanager
+async def mesh(folder: Path, layout: Layout | None = None) -> AsyncIterator[Mesh]:
+    """A mesh whose pipeline is ready, with one gateway per coordinator."""
+    layout = layout or Layout()
+    async with anyio.create_task_group() as tasks, AsyncExitStack() as stack:
+        made = Mesh(layout, folder, tasks)
+        for _ in range(layout.coordinators):
+            await made.start_coordinator()
+        for stage in made.pipeline.stages:
+            for number in range(layout.replicas.get(stage.name, 1)):
+                made.start_stage(stage.name, number)
+        for address in made.addresses:
+            gateway = await stack.enter_async_context(fake_gateway(address))
+            made.gateways.append(gateway)
+            wanted = {stage.name: layout.replicas.get(stage.name, 1) for stage in made.pipeline.stages}
+            await gateway.until(
+                made.pipeline.name,
+                lambda status, wanted=wanted: {s.stage: s.ready_replicas for s in status.stages} == wanted,
+            )
+        try:
+            yield made
+        finally:
+            await stack.aclose()
+            for running in made.stages.values():
+                await running.kill()
+            tasks.cancel_scope.cancel()
+
+
+def say(
+    text: str,
+    *media: Media,
+    spoken: bool = False,
+    max_tokens: int | None = None,
+    model: str = "echo",
+) -> GenerationRequest:
+    """A request with one user message."""
+    modalities = frozenset({Modality.TEXT, Modality.AUDIO} if spoken else {Modality.TEXT})
+    return GenerationRequest(
+        model=model,
+        messages=(Message(Role.USER, (Text(text), *media)),),
+        params=GenerationParams(modalities=modalities, sampling=Sampling(max_tokens=max_tokens)),
+    )

@@ -1,0 +1,189 @@
+"""The echo pipeline over a whole mesh in one process: what requests meet on their way, well or ill."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import anyio
+import pytest
+from tests.integration.mesh import Layout, Mesh, mesh, say
+
+from omni_common.errors import OmniError, Reason
+from omni_common.request import AudioOutput, FinishReason, Media, Modality, TerminalResult, TextOutput
+from omni_common.testing.gateway import Piece, Ticket
+
+pytestmark = pytest.mark.anyio
+
+
+async def answer(ticket: Ticket) -> tuple[str, bytes, TerminalResult]:
+    """Reads a request to its good end."""
+    await ticket.admitted()
+    text, audio = "", b""
+    while not isinstance(notice := await ticket.notices.next(), TerminalResult):
+        assert isinstance(notice, Piece), repr(notice)
+        match notice.output:
+            case TextOutput(piece):
+                text += piece
+                ticket.read(text=1)
+            case AudioOutput(pcm):
+                audio += pcm
+                ticket.read(audio=1)
+    return text, audio, notice
+
+
+async def ask(made: Mesh, text: str, *media: Media, spoken: bool = False) -> tuple[str, bytes, TerminalResult]:
+    return await answer(made.gateway.submit(say(text, *media, spoken=spoken)))
+
+
+async def test_text_comes_back_and_only_the_text_terminal_runs(tmp_path: Path) -> None:
+    async with mesh(tmp_path) as made:
+        text, audio, result = await ask(made, "hello mesh")
+        assert (text.split(), audio) == (["HELLO", "MESH"], b"")
+        assert result.finish_reason is FinishReason.STOP
+        assert "beep" not in {report.stage for report in result.reports}
+        await made.until_idle()
+
+
+async def test_speech_comes_back_beside_the_text(tmp_path: Path) -> None:
+    async with mesh(tmp_path) as made:
+        text, audio, result = await ask(made, "hello mesh", spoken=True)
+        assert text.split() == ["HELLO", "MESH"]
+        assert len(audio) == 2 * 1920 * 2
+        assert {report.stage for report in result.reports} >= {"split", "join", "say", "write", "beep"}
+        await made.until_idle()
+
+
+@pytest.mark.parametrize(
+    ("pods", "arena"),
+    [
+        pytest.param({}, True, id="through the arena"),
+        pytest.param({}, False, id="without an arena"),
+        pytest.param({"count": "elsewhere", "join": "third"}, True, id="between pods"),
+    ],
+)
+async def test_large_media_cross_every_edge_unharmed(tmp_path: Path, pods: dict[str, str], arena: bool) -> None:
+    file = Media(Modality.AUDIO, bytes(range(256)) * 8 * 1024)
+    async with mesh(tmp_path, Layout(pods=pods, arena=arena)) as made:
+        text, _, result = await ask(made, "look", file)
+        assert str(len(file.data)) in text
+        assert "count" in {report.stage for report in result.reports}
+        await made.until_idle()
+
+
+async def test_reports_count_from_admission_in_the_order_of_the_graph(tmp_path: Path) -> None:
+    async with mesh(tmp_path) as made:
+        _, _, result = await ask(made, "one two three")
+        at = {report.stage: report for report in result.reports}
+        assert 0 <= at["split"].first_input <= at["split"].end
+        assert at["split"].end <= at["say"].first_output <= at["write"].end
+
+
+async def test_many_requests_at_once_each_get_their_own_answer(tmp_path: Path) -> None:
+    async with mesh(tmp_path, Layout(replicas={"say": 2})) as made:
+        tickets = {f"word{n} again": made.gateway.submit(say(f"word{n} again", spoken=True)) for n in range(32)}
+        for text, ticket in tickets.items():
+            said, audio, _ = await answer(ticket)
+            assert said.split() == text.upper().split()
+            assert len(audio) == 2 * 1920 * 2
+        await made.until_idle()
+
+
+async def test_two_coordinators_share_the_stages(tmp_path: Path) -> None:
+    async with mesh(tmp_path, Layout(coordinators=2)) as made:
+        tickets = [gateway.submit(say(f"gateway {n}")) for n, gateway in enumerate(made.gateways)]
+        assert [(await answer(ticket))[0].split() for ticket in tickets] == [["GATEWAY", "0"], ["GATEWAY", "1"]]
+        await made.until_idle()
+
+
+LONG = " ".join(["word"] * 400)
+
+
+async def test_a_caller_that_does_not_read_stops_the_work_until_it_reads(tmp_path: Path) -> None:
+    async with mesh(tmp_path, Layout(changes={"write": {"credits": 4}})) as made:
+        ticket = made.gateway.submit(say(LONG), output_credits=3)
+        await ticket.admitted()
+        pieces = [await ticket.piece() for _ in range(3)]
+        other, _, _ = await ask(made, "others go on")
+        assert other.split() == ["OTHERS", "GO", "ON"]
+        assert ticket.notices.waiting == 0
+        ticket.read(text=1000)
+        while isinstance(notice := await ticket.notices.next(), Piece):
+            pieces.append(notice)
+        assert isinstance(notice, TerminalResult)
+        assert [piece.index for piece in pieces] == list(range(len(pieces)))
+        assert len(pieces) >= 400
+        await made.until_idle()
+
+
+async def test_an_abort_in_mid_stream_leaves_nothing_behind(tmp_path: Path) -> None:
+    async with mesh(tmp_path) as made:
+        ticket = made.gateway.submit(say(LONG, spoken=True), output_credits=4)
+        await ticket.admitted()
+        await ticket.piece()
+        ticket.cancel()
+        while isinstance(notice := await ticket.notices.next(), Piece):
+            pass
+        assert isinstance(notice, OmniError)
+        assert notice.reason is Reason.CANCELLED
+        await made.until_idle(within=2.0)
+
+
+async def test_aborts_at_every_moment_leave_nothing_behind(tmp_path: Path) -> None:
+    async with mesh(tmp_path) as made:
+        file = Media(Modality.IMAGE, bytes(300_000))
+        for turns in range(0, 120, 3):
+            ticket = made.gateway.submit(say("a few words to say", file, spoken=True))
+            for _ in range(turns):
+                await anyio.lowlevel.checkpoint()
+            ticket.cancel()
+        await made.until_idle(within=5.0)
+        text, _, _ = await ask(made, "still here")
+        assert text.split() == ["STILL", "HERE"]
+
+
+async def test_a_gateway_that_vanishes_takes_its_requests_along(tmp_path: Path) -> None:
+    async with mesh(tmp_path) as made:
+        ticket = made.gateway.submit(say(LONG), output_credits=2)
+        await ticket.admitted()
+        await ticket.piece()
+        made.gateway.end()
+        await made.until_idle(within=5.0)
+
+
+async def test_a_lost_replica_fails_its_requests_and_no_others(tmp_path: Path) -> None:
+    async with mesh(tmp_path, Layout(replicas={"say": 2})) as made:
+        tickets = [made.gateway.submit(say(LONG), output_credits=2) for _ in range(6)]
+        for ticket in tickets:
+            await ticket.admitted()
+            await ticket.piece()
+        with anyio.fail_after(4.0):
+            await made.stages["say-0"].kill()
+        del made.stages["say-0"]
+        ends = [await ended(ticket) for ticket in tickets]
+        lost = [end for end in ends if isinstance(end, OmniError)]
+        assert {end.reason for end in lost} == {Reason.STAGE_UNAVAILABLE}
+        assert len(lost) == 3
+        await made.until_idle(within=5.0)
+        made.start_stage("say", 2)
+        await made.gateway.until("echo", lambda s: sum(stage.ready_replicas for stage in s.stages) == 8)
+        text, _, _ = await ask(made, "as new")
+        assert text.split() == ["AS", "NEW"]
+
+
+async def ended(ticket: Ticket) -> TerminalResult | OmniError:
+    """How it ended, reading on."""
+    ticket.read(text=1000, audio=1000)
+    while isinstance(notice := await ticket.notices.next(), Piece):
+        pass
+    assert isinstance(notice, TerminalResult | OmniError)
+    return notice
+
+
+async def test_a_deadline_ends_a_request_that_nobody_reads(tmp_path: Path) -> None:
+    async with mesh(tmp_path) as made:
+        ticket = made.gateway.submit(say(LONG), output_credits=1, remaining=0.3)
+        await ticket.admitted()
+        await ticket.piece()
+        error = await ticket.failed()
+        assert error.reason is Reason.DEADLINE_EXCEEDED
+        await made.until_idle(within=5.0)
