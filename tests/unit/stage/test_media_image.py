@@ -114,6 +114,23 @@ def test_an_animation_of_300_megapixels_is_refused_without_unpacking_it() -> Non
         decode_image(bomb, BUDGET)
 
 
+def test_an_image_that_is_redrawn_a_thousand_times_is_refused() -> None:
+    file = image_file(Image.new("L", (64, 64), 128), "JPEG", progressive=True)
+    last_scan = file[file.rindex(b"\xff\xda") : -2]
+
+    with pytest.raises(OmniError, match="more than 100 scans") as refused:
+        decode_image(file[:-2] + last_scan * 1000 + file[-2:], BUDGET)
+
+    assert refused.value.reason is Reason.REQUEST_TOO_LARGE
+
+
+def test_a_progressive_photograph_is_read() -> None:
+    with Image.open(io.BytesIO(CAT)) as image:
+        file = image_file(image, "JPEG", progressive=True)
+
+    assert decode_image(file, BUDGET).shape == (255, 384, 3)
+
+
 @pytest.mark.parametrize(
     ("budget", "said"),
     [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import struct
 import zlib
 
@@ -18,6 +19,11 @@ _BOMB = (Image.DecompressionBombError, Image.DecompressionBombWarning)
 # A JPEG may say that it has more pictures (a depth or gain map of a phone): it still shows one.
 _MAY_MOVE = {"GIF", "PNG", "WEBP"}
 
+# A progressive JPEG is drawn over and over, in some ten scans. One of 53 bytes redraws 33 million pixels for 50 ms, and
+# a thousand of them fit between two looks at the clock. Inside a scan these bytes do not occur.
+_SCAN = re.compile(rb"\xff\xda")
+_MOST_SCANS = 100
+
 
 def decode_image(data: Buffer, budget: MediaBudget, *, param: str | None = None) -> Tensor:
     """The image as it is meant to be seen: uint8 RGB [height, width, 3], upright, on white where it is transparent.
@@ -26,6 +32,8 @@ def decode_image(data: Buffer, budget: MediaBudget, *, param: str | None = None)
     """
     meter = budget.meter("image", data, param)
     form = sniff.require(Modality.IMAGE, data, meter)
+    if form.name == "JPEG" and sum(1 for _ in _SCAN.finditer(data)) > _MOST_SCANS:
+        raise meter.too_large(f"is drawn in more than {_MOST_SCANS} scans")
     try:
         with Image.open(TimedFile(data, meter), formats=[form.reader]) as image:
             return _pixels(image, form.reader, meter)
