@@ -38,7 +38,7 @@ def for_tiny(question: Question) -> Question:
 async def demo(question: Question, checkpoint: Path | None, *, speak: Path, verbose: bool) -> None:
     wishes = Wishes(FAMILY, checkpoint, host=_HOST, port=free_port(_HOST))
     async with open_mesh(wishes, say=_say, verbose=verbose) as mesh:
-        await mesh.wait_until_ready(_say)
+        await mesh.until_ready()
         _say(f"omni is ready at {mesh.url}/v1")
         await _converse(f"{mesh.url}/v1", mesh.pipeline.name, question, speak)
 

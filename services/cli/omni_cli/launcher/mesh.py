@@ -12,7 +12,7 @@ from omni_cli.launcher.network import choose_addresses, require_free
 from omni_cli.launcher.plan import Ground, Plan, Tier, Wishes, plan, shape
 from omni_cli.launcher.preload import modules_of
 from omni_cli.launcher.processes import Spawner, Starter, open_forker
-from omni_cli.launcher.readiness import wait_until_ready
+from omni_cli.launcher.readiness import Watch
 from omni_cli.launcher.supervisor import Ended, Supervisor, supervised
 from omni_cli.settings import CommandSettings
 from omni_common.clock import monotonic
@@ -33,11 +33,16 @@ class Mesh:
     pipeline: PipelineConfig
     plan: Plan
     supervisor: Supervisor
+    watch: Watch
 
-    async def wait_until_ready(self, say: Callable[[str], None]) -> None:
-        stages = [p.name for p in self.plan.processes if p.tier is Tier.STAGE]
-        await wait_until_ready(self.url, stages, lambda progress: say(str(progress)))
+    async def until_ready(self) -> None:
+        await self.watch.until_ready()
         self.supervisor.mesh_is_ready()
+
+    async def until_ready_again(self) -> None:
+        """Waits for the next restart and what it takes."""
+        await self.supervisor.restarted()
+        await self.watch.until_ready()
 
 
 @asynccontextmanager
@@ -54,7 +59,10 @@ async def open_mesh(wishes: Wishes, *, say: Callable[[str], None], verbose: bool
             starters: dict[Tier, Starter] = {Tier.STAGE: forker, Tier.COORDINATOR: Spawner(), Tier.GATEWAY: Spawner()}
             supervisor = Supervisor(starters, logs=logs, report=_obituaries(say), clock=monotonic, grace=_GRACE)
             async with supervised(supervisor, made.processes):
-                yield Mesh(f"http://{_reachable(wishes.host)}:{wishes.port}", pipeline, made, supervisor)
+                url = f"http://{_reachable(wishes.host)}:{wishes.port}"
+                stages = [process.name for process in made.processes if process.tier is Tier.STAGE]
+                watch = Watch(url, stages, lambda progress: say(str(progress)))
+                yield Mesh(url, pipeline, made, supervisor, watch)
 
 
 def _pipeline(family: str) -> PipelineConfig:

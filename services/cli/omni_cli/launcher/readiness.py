@@ -52,21 +52,29 @@ def changes(seen: dict[str, Progress], now: Iterable[Progress]) -> list[Progress
     return news
 
 
-async def wait_until_ready(url: str, replicas: Iterable[str], show: Callable[[Progress], None]) -> None:
-    """Returns when /readyz says 200. Has no deadline: a large model loads for minutes, and a replica that cannot
-    start ends the launch elsewhere."""
-    seen: dict[str, Progress] = {}
-    expected = list(replicas)
-    for progress in changes(seen, (Progress(replica, "starting") for replica in expected)):
-        show(progress)
-    async with httpx2.AsyncClient(base_url=url, timeout=_TIMEOUT, trust_env=False) as client:
-        while True:
-            ready, progresses = await _look(client)
-            for progress in changes(seen, progresses):
-                show(progress)
-            if ready:
-                return
-            await anyio.sleep(_INTERVAL)
+class Watch:
+    """Tells of every change on the way to a mesh that is ready."""
+
+    def __init__(self, url: str, replicas: Iterable[str], show: Callable[[Progress], None]) -> None:
+        self._url = url
+        self._show = show
+        self._seen: dict[str, Progress] = {}
+        self._tell([Progress(replica, "starting") for replica in replicas])
+
+    async def until_ready(self) -> None:
+        """Returns when /readyz says 200. Has no deadline: a large model loads for minutes, and a replica that cannot
+        start ends the launch elsewhere."""
+        async with httpx2.AsyncClient(base_url=self._url, timeout=_TIMEOUT, trust_env=False) as client:
+            while True:
+                ready, progresses = await _look(client)
+                self._tell(progresses)
+                if ready:
+                    return
+                await anyio.sleep(_INTERVAL)
+
+    def _tell(self, progresses: Iterable[Progress]) -> None:
+        for progress in changes(self._seen, progresses):
+            self._show(progress)
 
 
 async def _look(client: httpx2.AsyncClient) -> tuple[bool, list[Progress]]:

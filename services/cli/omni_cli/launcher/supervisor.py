@@ -58,6 +58,7 @@ class Supervisor:
         self._running: dict[str, tuple[ProcessSpec, Process]] = {}
         self._stopping = anyio.Event()
         self._given_up = anyio.Event()
+        self._restarted = anyio.Event()
         self._why = ""
         self._mesh_was_ready = False
 
@@ -68,6 +69,10 @@ class Supervisor:
     def mesh_is_ready(self) -> None:
         """From now on a process that keeps ending is restarted for ever."""
         self._mesh_was_ready = True
+
+    async def restarted(self) -> None:
+        """Waits for the next time that something which had ended runs again."""
+        await self._restarted.wait()
 
     async def run(self, processes: Sequence[ProcessSpec]) -> None:
         """Runs until `stop` has ended everything; a cancelled keeper would leave its process behind."""
@@ -98,7 +103,7 @@ class Supervisor:
         backoff, tries = FIRST_BACKOFF, 0
         while True:
             started, since = self._clock(), 0 if log is None else begin_life(log)
-            why = await self._live(spec, log)
+            why = await self._live(spec, log, again=tries > 0)
             if self._stopping.is_set():
                 return
             tries += 1
@@ -120,13 +125,16 @@ class Supervisor:
         self._why = "\n".join([f"{spec.name} {why}, {TRIES_TO_START} times in a row.", *said])
         self._given_up.set()
 
-    async def _live(self, spec: ProcessSpec, log: Path | None) -> str:
+    async def _live(self, spec: ProcessSpec, log: Path | None, *, again: bool) -> str:
         """One life of a process; says how it ended."""
         try:
             process = await self._starters[spec.tier].start(spec, log)
         except StartFailed as error:
             return f"did not start: {error}"
         self._running[spec.name] = (spec, process)
+        if again:
+            self._restarted.set()
+            self._restarted = anyio.Event()
         try:
             if self._stopping.is_set():  # `stop` may have looked at the list just before
                 await process.signal(signal.SIGKILL)
