@@ -188,6 +188,15 @@ def test_what_is_no_segment_file_is_refused(tmp_path: Path, reader: ArenaReader,
         reader.view(ref, never())
 
 
+def test_a_link_to_a_segment_outside_the_folder_is_refused(tmp_path: Path, writer: ArenaWriter) -> None:
+    inside = tmp_path / "inside"
+    inside.mkdir()
+    (inside / writer.segment).symlink_to(tmp_path / writer.segment)
+    ref = put(writer, DATA)
+    with pytest.raises(LeaseLost):
+        ArenaReader(inside, ManualClock()).view(ref, never())
+
+
 @pytest.mark.parametrize("mapped", [False, True], ids=["first look", "mapped before"])
 @pytest.mark.parametrize("size", [0, 10, 64, 4096])
 def test_a_segment_that_was_cut_short_is_refused(

@@ -5,14 +5,13 @@ from __future__ import annotations
 import ctypes
 import mmap
 import os
-import stat
 import time
 import weakref
 from collections.abc import Callable
 from pathlib import Path
 
 from omni.common.v1.tensor_pb2 import ArenaSlot, DataRef
-from omni_common.arena.layout import ALIGNMENT, SegmentHead, SlotHead, epoch_of
+from omni_common.arena.layout import SegmentHead, SlotHead, epoch_of
 from omni_common.clock import Clock
 from omni_common.data_ref import checksum, tensor_from
 from omni_common.errors import LeaseLost
@@ -92,11 +91,9 @@ class _Segment:
     def __init__(self, file: int, epoch: int) -> None:
         weakref.finalize(self, os.close, file).atexit = False
         self._file = file
-        status = os.fstat(file)
-        if not stat.S_ISREG(status.st_mode) or status.st_size < SegmentHead.SIZE:
-            raise LeaseLost("the reference names no segment of the arena")
-        self._epoch = epoch
-        self._size = status.st_size
+        self._size = os.fstat(file).st_size
+        if self._size < SegmentHead.SIZE:
+            raise LeaseLost("its producer's segment is damaged")
         self._memory = mmap.mmap(file, self._size, flags=mmap.MAP_SHARED | mmap.MAP_POPULATE, prot=mmap.PROT_READ)
         self._view = memoryview(self._memory)
         if SegmentHead.parse(self._view[: SegmentHead.SIZE]) != SegmentHead(epoch, self._size):
@@ -110,7 +107,7 @@ class _Segment:
 
     def check(self, slot: ArenaSlot, length: int, now: float) -> None:
         """Raises LeaseLost unless the slot is leased under that generation and holds `length` bytes."""
-        if slot.epoch != self._epoch or slot.offset % ALIGNMENT or slot.offset < SegmentHead.SIZE + SlotHead.SIZE:
+        if slot.offset < SegmentHead.SIZE + SlotHead.SIZE:
             raise LeaseLost("the reference names no slot of its segment")
         # A look at the size each time: reading beyond the end of a file that shrank would be SIGBUS.
         if slot.offset + length > self._size or os.fstat(self._file).st_size < self._size:
