@@ -47,7 +47,7 @@ class GatewaySession:
                     self.pipeline_changed(pipeline)
                 for event in first.events[1:]:
                     self._hear(event)
-                await exchange(duplex, self._writer, frame=self._frame, handle=self._handle)
+                await exchange(_Ending(duplex, self._scope), self._writer, frame=self._frame, handle=self._handle)
         finally:
             self._coordinator.unwatch(self)
             for live in tuple(self._requests.values()):
@@ -161,6 +161,24 @@ class _TicketCaller:
 
     def failed(self, error: OmniError) -> None:
         self._session.leave(pb.GatewayNotice(ticket=self._ticket, failed=failure_of(error)))
+
+
+class _Ending:
+    """A server's stream that ends once everything is written: its direction ends only with its handler, which would go
+    on reading otherwise."""
+
+    def __init__(self, duplex: Duplex[pb.ConnectRequest, pb.ConnectResponse], scope: anyio.CancelScope) -> None:
+        self._duplex = duplex
+        self._scope = scope
+
+    async def read(self) -> pb.ConnectRequest | None:
+        return await self._duplex.read()
+
+    async def write(self, frame: pb.ConnectResponse) -> None:
+        await self._duplex.write(frame)
+
+    async def end(self) -> None:
+        self._scope.cancel()
 
 
 async def serve_gateway(

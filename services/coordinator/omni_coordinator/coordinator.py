@@ -30,7 +30,7 @@ from omni_common.request import (
 )
 from omni_common.telemetry import names
 from omni_coordinator.core.admission import Admission, MediaBudget
-from omni_coordinator.core.bindings import Replica, bind
+from omni_coordinator.core.bindings import Phase, Replica, bind
 from omni_coordinator.core.pipeline_table import Course, PipelineTable
 from omni_coordinator.core.request import (
     AbortTimedOut,
@@ -229,7 +229,7 @@ class Coordinator:
 
     def changed(self, replica: Replica) -> None:
         """The replica's phase or progress is another."""
-        ready = sum(r.phase == "ready" for r in self._roster.replicas(replica.pipeline)[replica.stage])
+        ready = sum(r.phase is Phase.READY for r in self._roster.replicas(replica.pipeline)[replica.stage])
         names.READY_REPLICAS.labels(replica.pipeline, replica.stage).set(ready)
         for watcher in tuple(self._watchers):
             watcher.pipeline_changed(replica.pipeline)
@@ -257,11 +257,11 @@ class Coordinator:
         for pipeline, watcher in itertools.product(self.pipelines, tuple(self._watchers)):
             watcher.pipeline_changed(pipeline)
         with anyio.move_on_after(deadline.remaining - self._limits.abort_timeout):
-            await self._wait_idle()
+            await self.wait_idle()
         for live in tuple(self._live.values()):
             live.feed(Stopping())
         with anyio.move_on_after(deadline.remaining):
-            await self._wait_idle()
+            await self.wait_idle()
 
     def close(self) -> None:
         """Ends all sessions; gateways get what still waits for them."""
@@ -270,7 +270,7 @@ class Coordinator:
         for link in tuple(self._links.values()):
             link.close()
 
-    async def _wait_idle(self) -> None:
+    async def wait_idle(self) -> None:
         while self._live:
             await next(iter(self._live.values())).released.wait()
 

@@ -99,6 +99,7 @@ class FakeGateway:
         self._numbers = itertools.count(1)
         self._blob_numbers = itertools.count(1)
         self._writer = FrameWriter[pb.GatewayEvent](lambda chunk: pb.GatewayEvent(blob=chunk))
+        self.raw(pb.GatewayEvent(hello=pb.GatewayHello(gateway="fake", contract_version=CONTRACT_VERSION)))
 
     def submit(
         self,
@@ -153,8 +154,6 @@ class FakeGateway:
         async with open_channel(address) as channel:
             stub = CoordinatorServiceStub(channel)
             async with client_session(stub.Connect()) as duplex:
-                hello = pb.GatewayHello(gateway="fake", contract_version=CONTRACT_VERSION)
-                self.raw(pb.GatewayEvent(hello=hello))
                 try:
                     await exchange(
                         duplex,
@@ -222,5 +221,5 @@ async def fake_gateway(address: str) -> AsyncIterator[FakeGateway]:
             gateway.end()
             with anyio.move_on_after(PATIENCE, shield=True):
                 await gateway.gone.wait()
-            gateway.close()
             tasks.cancel_scope.cancel()
+            gateway.close()

@@ -87,6 +87,7 @@ class FakeStage:
         self._blobs: dict[int, bytearray] = {}
         self._writer = FrameWriter[pb.StageEvent]()
         self._welcomed = anyio.Event()
+        self.raw(pb.StageEvent(hello=_hello(place)))
 
     # What a test makes it say
 
@@ -122,7 +123,6 @@ class FakeStage:
         async with open_channel(address) as channel:
             stub = CoordinatorServiceStub(channel)
             async with client_session(stub.Attach()) as duplex:
-                self.raw(pb.StageEvent(hello=self._hello()))
                 try:
                     await self._exchange(duplex, tasks)
                 finally:
@@ -138,18 +138,6 @@ class FakeStage:
             self._writer,
             frame=lambda events: pb.AttachRequest(events=events),
             handle=handle,
-        )
-
-    def _hello(self) -> pb.StageHello:
-        place = self.place
-        return pb.StageHello(
-            pipeline=place.pipeline,
-            stage=place.stage,
-            replica=place.replica,
-            pod=place.pod,
-            address=place.address,
-            capacity=place.capacity,
-            contract_version=place.contract_version,
         )
 
     def _hear(self, command: pb.StageCommand, tasks: anyio.abc.TaskGroup) -> None:
@@ -214,6 +202,18 @@ class FakeStage:
             raise AssertionError(f"stage '{self.place.stage}' has {len(self._scripts)} scripts that no request used")
 
 
+def _hello(place: Place) -> pb.StageHello:
+    return pb.StageHello(
+        pipeline=place.pipeline,
+        stage=place.stage,
+        replica=place.replica,
+        pod=place.pod,
+        address=place.address,
+        capacity=place.capacity,
+        contract_version=place.contract_version,
+    )
+
+
 class _Actor:
     """Plays one script."""
 
@@ -271,14 +271,14 @@ async def fake_stage(
                 await stage.run(address, tasks)
 
         tasks.start_soon(session)
-        await stage.welcomed()
-        stage.phase(phase)
         try:
+            await stage.welcomed()
+            stage.phase(phase)
             yield stage
             stage.check()
         finally:
             stage.end()
-            stage.close()
             with anyio.move_on_after(PATIENCE, shield=True):
                 await stage.detached.wait()
             tasks.cancel_scope.cancel()
+            stage.close()
