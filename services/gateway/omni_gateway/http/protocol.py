@@ -8,6 +8,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
+import socket
+import struct
 from collections.abc import Iterator
 from typing import Any
 
@@ -43,7 +45,7 @@ class _GuardedProtocol(H11Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in the base class
         super().connection_made(transport)
         # Reaches the application as scope["state"]["reset"].
-        self.app_state = {**self.app_state, "reset": transport.abort}
+        self.app_state = {**self.app_state, "reset": self._reset}
         self._await_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -72,9 +74,15 @@ class _GuardedProtocol(H11Protocol):
                 self.transport.write(self.conn.send(event) or b"")
         self.transport.close()
 
+    def _reset(self) -> None:
+        """Ends the connection and drops what the caller has not taken, in this process and in the kernel."""
+        connection = self.transport.get_extra_info("socket")
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.transport.abort()
+
     def _await_head(self) -> None:
         if self._head_timer is None:
-            self._head_timer = self.loop.call_later(self.HEAD_TIMEOUT, self.transport.abort)
+            self._head_timer = self.loop.call_later(self.HEAD_TIMEOUT, self._reset)
 
     def _head_is_here(self) -> None:
         if self._head_timer is not None:
