@@ -18,6 +18,7 @@ from omni_stage.models.qwen3_omni.components.pixels import PixelRules, size_imag
 from omni_stage.models.qwen3_omni.components.prompt import PromptBuilder
 from omni_stage.models.qwen3_omni.config import VIDEO_FPS
 from omni_stage.models.qwen3_omni.payload_types import AudioInputs, ImageInputs, Layout, Preprocessed, Prompt
+from omni_stage.models.qwen3_omni.request_builders import voice_of
 
 
 @dataclass(slots=True)
@@ -34,7 +35,9 @@ class Preprocessor:
     """Prepares requests for one checkpoint."""
 
     def __init__(self, folder: Path, budget: MediaBudget | None = None) -> None:
-        config = Qwen3OmniMoeConfig.from_pretrained(folder).thinker_config
+        whole = Qwen3OmniMoeConfig.from_pretrained(folder)
+        config = whole.thinker_config
+        self._voices = frozenset(whole.talker_config.speaker_id)
         self._context: int = config.text_config.max_position_embeddings
         self._rules = PixelRules.of(folder)
         self._budget = MediaBudget() if budget is None else budget
@@ -48,7 +51,10 @@ class Preprocessor:
         )
 
     def prepare(self, request: GenerationRequest) -> Preprocessed:
-        """Raises InvalidRequest, naming the part, for media that cannot be used, and ContextTooLong."""
+        """Raises InvalidRequest, naming the part, for media and voices that cannot be used, and ContextTooLong."""
+        speech = Modality.AUDIO in request.params.modalities
+        if speech:
+            voice_of(request.params, self._voices)
         media = self._decode(request)
         image_grid, video_grid = ([self._rules.grid(f) for f in frames] for frames in (media.images, media.videos))
         counts = {
@@ -73,7 +79,7 @@ class Preprocessor:
         )
         pictures = ImageInputs(tuple(map(from_torch, media.images)), tuple(map(from_torch, media.videos)))
         return Preprocessed(
-            prompt=Prompt(layout, speech=Modality.AUDIO in request.params.modalities, usage=usage),
+            prompt=Prompt(layout, speech=speech, usage=usage),
             images=pictures if media.images or media.videos else None,
             audios=AudioInputs(tuple(map(from_torch, media.mels))) if media.mels else None,
         )
