@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from omni.coordinator.v1 import coordinator_pb2, coordinator_pb2_grpc
 from omni_common.clock import Clock
@@ -131,11 +131,11 @@ class CoordinatorLink:
     def _dispatch(self, dispatch: coordinator_pb2.Dispatch) -> None:
         envelope = convert.parse_envelope(dispatch.envelope, self._clock())
         try:
-            request = convert.parse_request(dispatch.request, self._media.media)
+            said = convert.parse_request(dispatch.request, self._media.media)
         except OmniError as error:
             self.failed(envelope.key, error)
             return
-        self._stage.dispatch(envelope, request)
+        self._stage.dispatch(envelope, replace(said, params=envelope.params))
 
 
 class CoordinatorLinks:
