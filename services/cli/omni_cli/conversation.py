@@ -122,11 +122,11 @@ def _take(chunk: ChatCompletionChunk, answer: Answer, on_text: Callable[[str], N
     if extension is not None:
         answer.timings = parse_timings(extension)
     for choice in chunk.choices:
-        audio = (choice.delta.model_extra or {}).get("audio") or {}
-        if text := choice.delta.content or audio.get("transcript"):
+        audio = choice.delta.audio
+        if text := choice.delta.content or (audio and audio.transcript):
             on_text(text)
-        if data := audio.get("data"):
-            answer.speech += base64.b64decode(data)
+        if audio and audio.data:
+            answer.speech += base64.b64decode(audio.data)
 
 
 def _data_url(path: Path, kind: str, types: dict[str, str]) -> str:
