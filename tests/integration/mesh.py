@@ -10,6 +10,7 @@ from pathlib import Path
 import anyio
 import anyio.abc
 
+from omni.coordinator.v1 import coordinator_pb2
 from omni_common.lifecycle import Lifecycle, Service
 from omni_common.pipeline import PipelineConfig, StageConfig
 from omni_common.request import GenerationParams, GenerationRequest, Media, Message, Modality, Role, Sampling, Text
@@ -124,6 +125,11 @@ class Mesh:
         self._tasks.start_soon(running.run)
         return running
 
+    def complete(self, status: coordinator_pb2.PipelineStatus) -> bool:
+        """Whether every replica of the layout is ready."""
+        wanted = {stage.name: self.layout.replicas.get(stage.name, 1) for stage in self.pipeline.stages}
+        return {stage.stage: stage.ready_replicas for stage in status.stages} == wanted
+
     def idle(self) -> bool:
         """Nothing is alive anywhere."""
         return all(c.coordinator.live == 0 for c in self.coordinators) and not any(self.leftovers().values())
@@ -135,8 +141,8 @@ class Mesh:
     async def until_idle(self, within: float = PATIENCE) -> None:
         """Raises TimeoutError when something stays alive."""
         with anyio.fail_after(within):
-            while not self.idle():
-                await anyio.sleep(0.005)  # the counters of seven services have no common event to wait for
+            while not self.idle():  # noqa: ASYNC110  # the counters of seven services have no common event
+                await anyio.sleep(0.005)
 
 
 @asynccontextmanager
@@ -153,11 +159,7 @@ async def mesh(folder: Path, layout: Layout | None = None) -> AsyncIterator[Mesh
         for address in made.addresses:
             gateway = await stack.enter_async_context(fake_gateway(address))
             made.gateways.append(gateway)
-            wanted = {stage.name: layout.replicas.get(stage.name, 1) for stage in made.pipeline.stages}
-            await gateway.until(
-                made.pipeline.name,
-                lambda status, wanted=wanted: {s.stage: s.ready_replicas for s in status.stages} == wanted,
-            )
+            await gateway.until(made.pipeline.name, made.complete)
         try:
             yield made
         finally:
