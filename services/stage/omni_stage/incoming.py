@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from omni.common.v1 import request_pb2, tensor_pb2
 from omni.stage.v1 import stage_pb2
 from omni_common.arena import ArenaReader
-from omni_common.errors import Internal, OmniError
+from omni_common.errors import Internal, OmniError, Reason
 from omni_common.payload import PayloadCodec
 from omni_common.request import RequestKey
 from omni_common.rpc import convert
@@ -16,6 +16,7 @@ from omni_common.rpc.contract import CONTRACT_VERSION
 from omni_common.rpc.duplex import Duplex, PeerGone
 from omni_common.rpc.frames import FrameWriter
 from omni_common.rpc.session import exchange
+from omni_common.telemetry import names
 from omni_common.transfer import TensorReceiver
 from omni_stage.stage import Stage
 
@@ -102,6 +103,8 @@ class DeliverSession:
         try:
             self._hand_over(key, event)
         except OmniError as error:
+            if error.reason is Reason.LEASE_LOST:
+                names.CHECKSUM_FAILURES.inc()
             self._stage.fail(key, error)
 
     def _introduce(self, message: request_pb2.Envelope) -> None:

@@ -21,6 +21,7 @@ from omni_common.rpc.channel import open_channel
 from omni_common.rpc.contract import CONTRACT_VERSION
 from omni_common.rpc.frames import Blob, FrameWriter
 from omni_common.rpc.session import client_session, exchange
+from omni_common.telemetry import names
 from omni_common.transfer import Encoded, TensorSender
 from omni_stage.identity import Identity
 
@@ -184,6 +185,10 @@ class PeerLinks:
         except OmniError:
             link.give_back(encoded)
             raise
+        for transport, size in encoded.sizes:
+            edge = f"{self._identity.stage}>{target}"
+            names.EDGE_TRANSFERS.labels(edge, transport).inc()
+            names.EDGE_BYTES.labels(edge, transport).inc(size)
 
     def _link(self, envelope: Envelope, target: str) -> PeerLink:
         binding = envelope.bindings[target]

@@ -306,6 +306,7 @@ class Stage:
             owner.completed(live.key, TerminalResult(value.finish_reason, value.usage, reports))
 
     def _tell_failed(self, live: _Live, error: OmniError) -> None:
+        names.STAGE_FAILURES.labels(self.identity.stage, error.reason.lower()).inc()
         if owner := self._owners.get(live.envelope.coordinator):
             owner.failed(live.key, error)
         else:

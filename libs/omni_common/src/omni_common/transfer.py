@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import count
+from typing import Literal
 
 from omni.common.v1.payload_pb2 import Payload, Value
 from omni.common.v1.tensor_pb2 import ArenaSlot, BlobChunk, DataRef, DataType
@@ -20,6 +21,7 @@ from omni_common.errors import Internal, LeaseLost, OmniError, Overloaded, Reaso
 from omni_common.payload import PayloadCodec
 from omni_common.rpc.contract import INLINE_LIMIT
 from omni_common.rpc.frames import Blob
+from omni_common.telemetry import names
 from omni_common.tensor import Tensor
 
 # Blobs of one stream that may be incomplete or unread at a time: what one of them costs beside its bytes is small, but
@@ -27,13 +29,18 @@ from omni_common.tensor import Tensor
 MAX_BLOBS = 4096
 
 
+Transport = Literal["inline", "arena", "blob"]
+
+
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """A payload on its way out. `blobs` leave before it; `slots` are its leases in the arena."""
+    """A payload on its way out. `blobs` leave before it; `slots` are its leases in the arena; `sizes` are the bytes of
+    each of its tensors, by how it travels."""
 
     payload: Payload
     blobs: tuple[Blob, ...]
     slots: tuple[ArenaSlot, ...]
+    sizes: tuple[tuple[Transport, int], ...]
 
 
 class TensorSender:
@@ -53,21 +60,25 @@ class TensorSender:
         leases in the arena: the request's deadline on the arena's clock."""
         blobs: list[Blob] = []
         slots: list[ArenaSlot] = []
+        sizes: list[tuple[Transport, int]] = []
 
         def put(tensor: Tensor) -> DataRef:
             ref = describe(tensor)
             if tensor.nbytes <= INLINE_LIMIT:
                 ref.inline = bytes(tensor.data)
+                sizes.append(("inline", tensor.nbytes))
             elif same_pod and (slot := self._lease(tensor, request_id, expires)) is not None:
                 slots.append(slot)
                 ref.arena.CopyFrom(slot)
                 ref.checksum = checksum(tensor.data) if self._arena_checksums else 0
+                sizes.append(("arena", tensor.nbytes))
             else:
                 blobs.append(self._blob(ref, tensor.data, request_id))
+                sizes.append(("blob", tensor.nbytes))
             return ref
 
         try:
-            return Encoded(codec.encode(value, put), tuple(blobs), tuple(slots))
+            return Encoded(codec.encode(value, put), tuple(blobs), tuple(slots), tuple(sizes))
         except OmniError:
             self.release(slots)
             raise
@@ -84,7 +95,12 @@ class TensorSender:
                 self._arena.release(slot)
 
     def _lease(self, tensor: Tensor, request_id: str, expires: float) -> ArenaSlot | None:
-        return None if self._arena is None else self._arena.put(tensor, request_id, expires)
+        if self._arena is None:
+            return None
+        slot = self._arena.put(tensor, request_id, expires)
+        if slot is None:
+            names.ARENA_FULL.inc()
+        return slot
 
     def _blob(self, ref: DataRef, data: memoryview, request_id: str) -> Blob:
         blob = Blob(next(self._blob_ids), request_id, data)

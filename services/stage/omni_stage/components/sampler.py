@@ -10,6 +10,9 @@ import torch
 
 from omni_common.request import Sampling
 
+# Dividing by less overflows, and far above it the likeliest token is sure to be chosen already.
+_COLDEST = 1e-5
+
 
 class Sampler:
     """One request's choices in one stage: its settings, its own random numbers, the tokens it has seen.
@@ -25,7 +28,8 @@ class Sampler:
         seen: Iterable[int] = (),
         generator: torch.Generator | None = None,
     ) -> None:
-        self.temperature = 1.0 if settings.temperature is None else settings.temperature
+        asked = 1.0 if settings.temperature is None else settings.temperature
+        self.temperature = asked if asked >= _COLDEST else 0.0
         self.top_k = settings.top_k or 0
         self.top_p = 1.0 if settings.top_p is None else settings.top_p
         self.penalty = settings.repetition_penalty or 1.0

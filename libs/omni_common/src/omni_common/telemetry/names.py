@@ -74,7 +74,6 @@ AUDIO_RTF = Histogram(
 )
 AUDIO_SECONDS = Counter("omni_audio_seconds_total", "Seconds of audio.", ["pipeline", "direction"])
 TOKENS = Counter("omni_tokens_total", "Tokens; those of speech are codec frames.", ["pipeline", "kind", "modality"])
-MEDIA_REFUSALS = Counter("omni_media_refusals_total", "Media files refused.", ["modality", "reason"])
 
 # Stages.
 STAGE_LIVE_REQUESTS = Gauge("omni_stage_live_requests", "Requests that the replica holds.", ["stage"])
@@ -95,14 +94,11 @@ PAUSES = Counter("omni_pauses_total", "Times that a request's way out was full a
 # Edges and the data plane; an edge is "from>to".
 EDGE_BYTES = Counter("omni_edge_bytes_total", "Bytes of tensors sent.", ["edge", "transport"])
 EDGE_TRANSFERS = Counter("omni_edge_transfers_total", "Tensors sent.", ["edge", "transport"])
-CREDIT_WAIT_SECONDS = Histogram(
-    "omni_credit_wait_seconds", "How long a chunk waited for its receiver's credit.", ["edge"], buckets=_SECONDS
-)
 ARENA_IN_USE = Gauge("omni_arena_in_use_bytes", "Bytes of this process's arena segment that are lent out.")
 ARENA_SIZE = Gauge("omni_arena_size_bytes", "Bytes of this process's arena segment.")
 ARENA_FULL = Counter("omni_arena_full_total", "Tensors that found no room in the arena and went as blobs.")
 ARENA_RECLAIMED = Counter("omni_arena_reclaimed_total", "Slots taken back because their release never came.")
-CHECKSUM_FAILURES = Counter("omni_checksum_failures_total", "Tensors refused: their bytes are not what was sent.")
+CHECKSUM_FAILURES = Counter("omni_checksum_failures_total", "Tensors refused: lost, or not what was sent.")
 
 # The process.
 SERVING = Gauge("omni_serving", "1 while the process takes work.")

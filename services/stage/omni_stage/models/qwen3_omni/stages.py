@@ -27,7 +27,7 @@ def preprocess(context: StageContext) -> StageProgram:
     from omni_stage.models.qwen3_omni.components import weights
     from omni_stage.models.qwen3_omni.components.preprocess import Preprocessor
 
-    preprocessor = Preprocessor(weights.model_folder(context))
+    preprocessor = Preprocessor(weights.open_folder(context))
     return StageProgram(
         scheduler=SimpleScheduler(
             lambda request: preprocessor.prepare(expect(request.payload, GenerationRequest)),
@@ -124,7 +124,7 @@ def decode(context: StageContext) -> StageProgram:
     from omni_stage.models.qwen3_omni.components.decode import TextSession
     from omni_stage.models.qwen3_omni.components.tokens import Vocabulary
 
-    vocabulary = Vocabulary(weights.model_folder(context))
+    vocabulary = Vocabulary(weights.open_folder(context))
     return StageProgram(
         scheduler=StreamScheduler(
             lambda request: TextSession(vocabulary, request.params),

@@ -18,7 +18,7 @@ from omni_stage.models.qwen3_omni.components.pixels import PixelRules, size_imag
 from omni_stage.models.qwen3_omni.components.prompt import PromptBuilder
 from omni_stage.models.qwen3_omni.config import VIDEO_FPS
 from omni_stage.models.qwen3_omni.payload_types import AudioInputs, ImageInputs, Layout, Preprocessed, Prompt
-from omni_stage.models.qwen3_omni.request_builders import voice_of
+from omni_stage.models.qwen3_omni.request_builders import check
 
 
 @dataclass(slots=True)
@@ -51,10 +51,9 @@ class Preprocessor:
         )
 
     def prepare(self, request: GenerationRequest) -> Preprocessed:
-        """Raises InvalidRequest, naming the part, for media and voices that cannot be used, and ContextTooLong."""
+        """Raises InvalidRequest, naming the part, for media and settings that cannot be used, and ContextTooLong."""
         speech = Modality.AUDIO in request.params.modalities
-        if speech:
-            voice_of(request.params, self._voices)
+        check(request.params, self._voices)
         media = self._decode(request)
         image_grid, video_grid = ([self._rules.grid(f) for f in frames] for frames in (media.images, media.videos))
         counts = {

@@ -26,14 +26,16 @@ class Weights:
 
 def open_weights(context: StageContext, *prefixes: str) -> Weights:
     """Loads this stage's tensors, those under the prefixes, and no others."""
-    folder = model_folder(context)
+    folder = open_folder(context)
     device = torch.device(_device(context.device))
     dtype = _dtype(context.dtype, device)
     checkpoint = Checkpoint(folder, prefixes, device=device, dtype=dtype, progress=context.progress)
     return Weights(folder, Qwen3OmniMoeConfig.from_pretrained(folder), checkpoint, device, dtype)
 
 
-def model_folder(context: StageContext) -> Path:
+def open_folder(context: StageContext) -> Path:
+    """The model folder, for a stage that is about to compute: torch's threads are set, for the whole process."""
+    torch.set_num_threads(context.threads)
     if context.model is None:
         raise ValueError(f"Stage '{context.stage.name}' of {context.pipeline.name} needs a model folder.")
     return context.model
