@@ -23,6 +23,7 @@ from omni_common.request import (
     Modality,
     Part,
     Role,
+    Sampling,
     Text,
 )
 from omni_stage.components.tensors import to_torch
@@ -144,3 +145,20 @@ def test_an_unknown_voice_is_refused_before_anything_is_computed(preprocessor: P
 def test_a_voice_may_be_written_in_capitals(preprocessor: Preprocessor) -> None:
     params = GenerationParams(modalities=frozenset({Modality.TEXT, Modality.AUDIO}), voice="Chelsie")
     assert preprocessor.prepare(asked(Text("Hello"), params=params)).prompt.speech
+
+
+@pytest.mark.parametrize(
+    ("settings", "param"),
+    [
+        ({"sampling": Sampling(temperature=float("nan"))}, "temperature"),
+        ({"sampling": Sampling(repetition_penalty=1e-40)}, "repetition_penalty"),
+        ({"sampling": Sampling(max_tokens=0)}, "max_tokens"),
+        ({"stage_sampling": {"talker": Sampling(top_p=-1.0)}}, "stage_sampling.talker.top_p"),
+    ],
+)
+def test_settings_that_would_spoil_a_batch_are_refused(
+    settings: dict[str, Any], param: str, preprocessor: Preprocessor
+) -> None:
+    with pytest.raises(InvalidRequest, match="must be from") as refused:
+        preprocessor.prepare(asked(Text("Hello"), params=GenerationParams(**settings)))
+    assert refused.value.param == param

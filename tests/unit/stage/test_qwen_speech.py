@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from tests.parity.cases import Draw, request
+from tests.parity.cases import TEXT_TOKENS, Draw, request
 from tests.parity.in_process import InProcess
 
 from omni_common.request import FinishReason, GenerationRequest, Message, Modality, Role, Sampling, Text
@@ -75,3 +75,12 @@ def test_the_text_ends_where_the_context_does(stages: InProcess) -> None:
     assert usage.prompt_tokens > 3900
     assert usage.prompt_tokens + usage.completion_text_tokens == 4096
     assert answer.results["decode"].finish_reason is FinishReason.LENGTH
+
+
+def test_the_stages_run_in_half_precision_too(tiny_qwen: Path) -> None:
+    with InProcess(load_family("qwen3-omni"), tiny_qwen, dtype="bfloat16") as running:
+        answer = running.run(request("image, audio and video", Draw(None)))
+    assert answer.error is None
+    assert answer.results["decode"].usage.completion_text_tokens == TEXT_TOKENS
+    frames = answer.results["code2wav"].usage.completion_audio_tokens
+    assert len(answer.pcm) == 2 * (frames * 1920 - 555) > 0
