@@ -32,6 +32,7 @@ TEXT_TOKENS = 24
 FRAMES = 40  # what `generate` calls new tokens of the talker: one more than the frames that are spoken
 SYSTEM = "You are a helpful assistant."
 QUESTION = "What is this?"
+LONG = "a picture after a turn with sound and a picture"
 CASES: Mapping[str, str] = {
     "text": "t",
     "image": "it",
@@ -40,6 +41,7 @@ CASES: Mapping[str, str] = {
     "image and audio": "iat",
     "image, audio and video": "iavt",
     "two images": "ijt",
+    LONG: "jt",
 }
 
 
@@ -59,8 +61,17 @@ class Draw:
 
 
 def request(case: str, draw: Draw) -> GenerationRequest:
-    messages = (Message(Role.SYSTEM, (Text(SYSTEM),)), Message(Role.USER, parts(case)))
-    return GenerationRequest("qwen3-omni", messages, draw.params())
+    return GenerationRequest("qwen3-omni", messages(case), draw.params())
+
+
+def messages(case: str) -> tuple[Message, ...]:
+    """A system's turn and a user's; in the long conversation, one more of the user's with its answer."""
+    before = (
+        Message(Role.USER, (*parts("audio"), *parts("image"))),
+        Message(Role.ASSISTANT, (Text("A tone, and noise."),)),
+    )
+    middle = before if case == LONG else ()
+    return (Message(Role.SYSTEM, (Text(SYSTEM),)), *middle, Message(Role.USER, parts(case)))
 
 
 def parts(case: str) -> tuple[Part, ...]:

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from tests.parity.cases import FRAMES, SYSTEM, TEXT_TOKENS, Draw
+from tests.parity.cases import FRAMES, TEXT_TOKENS, Draw
 from transformers import (
     AutoTokenizer,
     Qwen2VLImageProcessorPil,
@@ -26,7 +26,7 @@ from transformers import (
 )
 from transformers import logging as transformers_logging
 
-from omni_common.request import Media, Modality, Part, Text
+from omni_common.request import Media, Message, Modality, Part, Role, Text
 from omni_stage.media import MediaBudget, decode_audio, decode_image, decode_video
 
 _PATCH, _MERGE, _TIME = 16, 2, 2
@@ -52,8 +52,8 @@ class Reference:
         # transformers reads this of the talker's config, where it is not (5.17 to 5.23).
         self.model.talker.config.audio_config = self.model.config.thinker_config.audio_config
 
-    def generate(self, parts: Sequence[Part], draw: Draw) -> Spoken:
-        inputs = self.inputs(parts)
+    def generate(self, messages: Sequence[Message], draw: Draw) -> Spoken:
+        inputs = self.inputs(messages)
         sampled = draw.seed is not None
         settings: dict[str, Any] = {"thinker_do_sample": sampled, "talker_do_sample": sampled}
         if sampled:
@@ -80,13 +80,11 @@ class Reference:
             torch.manual_seed(seed)
             yield
 
-    def inputs(self, parts: Sequence[Part]) -> dict[str, torch.Tensor]:
+    def inputs(self, messages: Sequence[Message]) -> dict[str, torch.Tensor]:
         """What the official processor makes of a conversation."""
-        content = [
-            {"type": str(p.modality)} if isinstance(p, Media) else {"type": "text", "text": p.text} for p in parts
-        ]
-        messages = [{"role": "system", "content": SYSTEM}, {"role": "user", "content": content}]
-        text = self._tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        parts = [part for message in messages for part in message.parts]
+        conversation = [{"role": str(m.role), "content": _content(m)} for m in messages]
+        text = self._tokenizer.apply_chat_template(conversation, tokenize=False, add_generation_prompt=True)
         made: dict[str, torch.Tensor] = {}
         text = self._add_images(text, _of(parts, Modality.IMAGE), made)
         text = self._add_sounds(text, _of(parts, Modality.AUDIO), made)
@@ -121,6 +119,15 @@ class Reference:
         made["video_grid_thw"] = torch.tensor([grid])
         made["video_second_per_grid"] = torch.tensor([_TIME / video.fps])
         return _expand(text, Modality.VIDEO, [math.prod(grid) // _MERGE**2])
+
+
+def _content(message: Message) -> str | list[dict[str, str]]:
+    if message.role is not Role.USER:
+        return "".join(part.text for part in message.parts if isinstance(part, Text))
+    return [
+        {"type": "text", "text": part.text} if isinstance(part, Text) else {"type": str(part.modality)}
+        for part in message.parts
+    ]
 
 
 def _of(parts: Sequence[Part], modality: Modality) -> list[Media]:

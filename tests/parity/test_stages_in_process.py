@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tests.parity.cases import CASES, FRAMES, Draw, parts, request
+from tests.parity.cases import CASES, FRAMES, Draw, messages, request
 from tests.parity.in_process import Answer, InProcess
 from tests.parity.reference import Reference, Spoken
 
@@ -45,7 +45,7 @@ class Expected:
         self.of = cache(self._of)
 
     def _of(self, case: str, draw: Draw) -> Spoken:
-        return self._reference.generate(parts(case), draw)
+        return self._reference.generate(messages(case), draw)
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +79,8 @@ def test_a_request_alone_is_answered_as_by_the_whole_model(
 
 @pytest.mark.parametrize("draw", DRAWS)
 def test_eight_requests_at_once_are_answered_as_each_alone(draw: Draw, stages: InProcess, expected: Expected) -> None:
-    cases = [*CASES, "text"]
+    cases = list(CASES)
+    assert len(cases) == 8
     answers = [stages.submit(f"{n}", request(case, draw)) for n, case in enumerate(cases)]
     for case, answer in zip(cases, answers, strict=True):
         assert answer.over.wait(50)
