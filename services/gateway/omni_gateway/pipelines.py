@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from omni.coordinator.v1 import coordinator_pb2 as pb
-
 from omni_common.errors import StageUnavailable
 from omni_common.request import Modality
 

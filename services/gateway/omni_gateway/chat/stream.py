@@ -58,8 +58,8 @@ class StreamAnswer:
         first = await self._first(call)
         await sender.start(200, SSE_HEADERS)
         try:
-            await sender.write(self._head())
-            await self._body(call, sender, first)
+            await sender.write(self._head() + await self._render(first))
+            await self._body(call, sender)
             await sender.write(await self._tail())
             await sender.end()
         except SlowCaller:
@@ -78,15 +78,10 @@ class StreamAnswer:
             batch = self.tally.see(await call.read())
         return batch
 
-    async def _body(self, call: Call, sender: Sender, batch: Batch) -> None:
-        while True:
-            await sender.write(await self._render(batch))
-            if self.tally.finished is not None:
-                return
+    async def _body(self, call: Call, sender: Sender) -> None:
+        while self.tally.finished is None:
             events = await call.read(within=self.ping)
-            if not events:
-                await sender.write(PING)
-            batch = self.tally.see(events)
+            await sender.write(await self._render(self.tally.see(events)) if events else PING)
 
     def _head(self) -> bytes:
         if self.spoken is None:
