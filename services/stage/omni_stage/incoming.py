@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from omni.common.v1 import request_pb2, tensor_pb2
 from omni.stage.v1 import stage_pb2
 from omni_common.arena import ArenaReader
-from omni_common.errors import Internal, OmniError, Reason
+from omni_common.errors import Internal, OmniError, Reason, Unsupported
 from omni_common.payload import PayloadCodec
 from omni_common.request import RequestKey
 from omni_common.rpc import convert
@@ -87,7 +87,7 @@ class DeliverSession:
 
     def _hello(self, hello: stage_pb2.DeliverHello) -> None:
         if hello.contract_version != CONTRACT_VERSION:
-            raise Internal(f"Stage '{hello.stage}' speaks contract {hello.contract_version}, not {CONTRACT_VERSION}.")
+            raise Unsupported(f"Stage '{hello.stage}' speaks contract {hello.contract_version}, not {CONTRACT_VERSION}.")
         self._source = hello.stage
 
     def _blob(self, piece: tensor_pb2.BlobChunk) -> None:

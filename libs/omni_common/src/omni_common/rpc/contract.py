@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 CONTRACT_VERSION = 1
-"""Sent in every hello; a peer with another one is refused with FAILED_PRECONDITION."""
+"""Sent in every hello; a peer with another one is refused with UNIMPLEMENTED."""
 
 INLINE_LIMIT = 64 * 1024
 """Bytes of one tensor or media file that may ride inside an event. A hop costs the same up to here; above it a second
