@@ -87,7 +87,8 @@ class DeliverSession:
 
     def _hello(self, hello: stage_pb2.DeliverHello) -> None:
         if hello.contract_version != CONTRACT_VERSION:
-            raise Unsupported(f"Stage '{hello.stage}' speaks contract {hello.contract_version}, not {CONTRACT_VERSION}.")
+            theirs = hello.contract_version
+            raise Unsupported(f"Stage '{hello.stage}' speaks contract {theirs}, not {CONTRACT_VERSION}.")
         self._source = hello.stage
 
     def _blob(self, piece: tensor_pb2.BlobChunk) -> None:

@@ -163,6 +163,7 @@ class Replica:
         while True:
             await anyio.sleep(TICK_SECONDS)
             stage.sweep()
+            self._check_heartbeat(program)
             load = program.scheduler.load()
             if load != reported:
                 reported = load
@@ -170,6 +171,13 @@ class Replica:
             if writer is not None:
                 names.ARENA_RECLAIMED.inc(writer.reclaim(self._clock()))
                 names.ARENA_IN_USE.set(writer.in_use)
+
+    def _check_heartbeat(self, program: StageProgram) -> None:
+        """A scheduler that is stuck or dead would leave its requests to their deadlines: the process ends instead, its
+        requests fail at once, and it is started again."""
+        still = self._clock() - program.scheduler.last_step()
+        if still > self._settings.stall_timeout.total_seconds():
+            raise RuntimeError(f"the scheduler of stage '{self._config.name}' has not come round for {still:.0f} s")
 
     def _open_arena(self, resources: ExitStack) -> tuple[ArenaWriter | None, ArenaReader | None]:
         settings = self._settings

@@ -37,6 +37,9 @@ class StageSettings(ServiceSettings):
     max_inbound: ByteSize = Field(
         default=ByteSize(512 << 20), description="Bytes of tensors in pieces that one upstream may have under way."
     )
+    stall_timeout: Duration = Field(
+        default=timedelta(minutes=5), description="A scheduler that has not come round for so long ends the process."
+    )
     drain: Duration = Field(default=timedelta(seconds=30), description="How long live requests may finish on SIGTERM.")
 
     @property

@@ -100,3 +100,20 @@ def test_a_scheduler_starts_once(worker: Echo) -> None:
 def test_a_scheduler_that_never_started_stops_at_once(worker: Echo) -> None:
     worker.stop()
     assert worker.steps == 0
+
+
+def test_a_scheduler_whose_thread_has_died_of_a_fault_has_no_heartbeat() -> None:
+    died = threading.Event()
+
+    def outbox(_: object) -> None:
+        died.set()
+        raise SystemExit  # ends the thread as a fault would, without a warning in the test's output
+
+    scheduler = Echo()
+    scheduler.start(outbox)
+    scheduler.submit(NewRequest(RequestKey("a"), GenerationParams(), "value"))
+    assert died.wait(10)
+    thread = scheduler._thread
+    assert thread is not None
+    thread.join(10)
+    assert scheduler.last_step() == float("-inf")

@@ -117,7 +117,9 @@ class Worker(ABC):
         return self._load
 
     def last_step(self) -> float:
-        """Now, while the loop sleeps because nothing can run: it is alive."""
+        """Now, while the loop sleeps because nothing can run: it is alive. Never, once a fault has ended it."""
+        if self._thread is not None and not self._thread.is_alive() and not self._stopping:
+            return float("-inf")
         with self._changed:
             return time.monotonic() if self._sleeping and not self._inbox else self._round
 
