@@ -53,6 +53,13 @@ class DeliverSession:
     async def run(self, duplex: Duplex[stage_pb2.DeliverRequest, stage_pb2.DeliverResponse]) -> None:
         """Serves the stream until it ends."""
 
+        self._stage.connect(self)
+        try:
+            await self._exchange(duplex)
+        finally:
+            self._stage.disconnect(self)
+
+    async def _exchange(self, duplex: Duplex[stage_pb2.DeliverRequest, stage_pb2.DeliverResponse]) -> None:
         await exchange(
             duplex,
             self._replies,
@@ -67,6 +74,10 @@ class DeliverSession:
             stage_pb2.DeliverReply(credit=stage_pb2.CreditReply(key=convert.render_key(key), chunks=chunks)),
             lane=key.request_id,
         )
+
+    def drop(self, request_id: str) -> None:
+        """The request is over: what came of its tensors is not waited for."""
+        self._receiver.drop(request_id)
 
     # Frames.
 
@@ -92,6 +103,8 @@ class DeliverSession:
         self._source = hello.stage
 
     def _blob(self, piece: tensor_pb2.BlobChunk) -> None:
+        if self._stage.is_request_over(piece.request_id):
+            return
         try:
             self._receiver.add(piece)
         except OmniError as error:

@@ -110,6 +110,9 @@ class PeerLink:
     def forget(self, key: RequestKey) -> None:
         self._introduced.discard(key)
 
+    def abandon(self, key: RequestKey) -> None:
+        self._frames.drop(key.request_id)
+
     def _answer(self, frame: stage_pb2.DeliverResponse) -> None:
         for reply in frame.replies:
             match reply.WhichOneof("reply"):
@@ -136,6 +139,7 @@ class PeerLinks:
     ) -> None:
         self._identity = identity
         self._codec = codec
+        self._arena = arena
         self._tensors = TensorSender(arena)
         self._tasks = tasks
         self._clock = clock
@@ -163,9 +167,16 @@ class PeerLinks:
         event = stage_pb2.DoneEvent(chunks=chunks, reports=[convert.render_report(report) for report in reports])
         self._link(envelope, target).send(stage_pb2.DeliverEvent(done=event), envelope, self._clock())
 
-    def forget(self, key: RequestKey, bindings: Iterable[Binding]) -> None:
+    def forget(self, key: RequestKey) -> None:
         for link in self._links.values():
             link.forget(key)
+
+    def abandon(self, key: RequestKey) -> None:
+        """The request was aborted: what waits for it does not leave, and its arena leases end."""
+        for link in self._links.values():
+            link.abandon(key)
+        if self._arena is not None:
+            self._arena.release_request(key.request_id)
 
     def close(self) -> None:
         for link in self._links.values():

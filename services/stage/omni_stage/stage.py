@@ -17,7 +17,7 @@ from typing import Protocol, assert_never
 
 from omni_common.clock import Clock
 from omni_common.errors import DeadlineExceeded, Internal, OmniError, Overloaded
-from omni_common.request import Binding, Envelope, GenerationRequest, Output, RequestKey, StageReport, TerminalResult
+from omni_common.request import Envelope, GenerationRequest, Output, RequestKey, StageReport, TerminalResult
 from omni_common.telemetry import names
 from omni_stage.core import events as ev
 from omni_stage.core.plan import ENTRY_SOURCE, Planner
@@ -42,6 +42,7 @@ class Upstream(Protocol):
     """The stream on which an upstream replica delivers."""
 
     def credit(self, key: RequestKey, chunks: int) -> None: ...
+    def drop(self, request_id: str) -> None: ...
 
 
 class Downstream(Protocol):
@@ -50,7 +51,8 @@ class Downstream(Protocol):
     def payload(self, envelope: Envelope, target: str, value: object, reports: Iterable[StageReport]) -> None: ...
     def chunk(self, envelope: Envelope, target: str, index: int, value: object) -> None: ...
     def done(self, envelope: Envelope, target: str, chunks: int, reports: Iterable[StageReport]) -> None: ...
-    def forget(self, key: RequestKey, bindings: Iterable[Binding]) -> None: ...
+    def forget(self, key: RequestKey) -> None: ...
+    def abandon(self, key: RequestKey) -> None: ...
 
 
 @dataclass(slots=True)
@@ -90,6 +92,7 @@ class Stage:
         self._clock = clock
         self._live: dict[RequestKey, _Live] = {}
         self._owners: dict[str, Owner] = {}
+        self._upstreams: set[Upstream] = set()
         self._tombstones = Tombstones()
         self._on_idle: Callable[[], None] | None = None
 
@@ -119,13 +122,19 @@ class Stage:
         if live := self._live.get(key):
             self._apply(live, ev.AbortAsked())
             return
-        self._tombstones.bury(key, self._clock())
+        self._bury(key)
         owner.aborted(key)
 
     def grant_output(self, key: RequestKey, outputs: int) -> None:
         self.grant(key, ev.CALLER, outputs)
 
     # What other stages say.
+
+    def connect(self, upstream: Upstream) -> None:
+        self._upstreams.add(upstream)
+
+    def disconnect(self, upstream: Upstream) -> None:
+        self._upstreams.discard(upstream)
 
     def introduce(self, envelope: Envelope) -> _Live | None:
         """Makes the request known here. None when it is over already or is refused."""
@@ -180,6 +189,10 @@ class Stage:
 
     def is_over(self, key: RequestKey) -> bool:
         return key in self._tombstones
+
+    def is_request_over(self, request_id: str) -> bool:
+        """As `is_over`, for what names a request but no attempt."""
+        return self._tombstones.has_request(request_id)
 
     # What the scheduler says, on the event loop.
 
@@ -236,9 +249,14 @@ class Stage:
                 raise DeadlineExceeded
             return _Live(envelope, StageRequest(program.planner.plan(envelope), program.hooks), program.scheduler)
         except OmniError as error:
-            self._tombstones.bury(envelope.key, self._clock())
+            self._bury(envelope.key)
             owner.failed(envelope.key, error)
             return None
+
+    def _bury(self, key: RequestKey) -> None:
+        self._tombstones.bury(key, self._clock())
+        for upstream in self._upstreams:
+            upstream.drop(key.request_id)
 
     def _known(self, key: RequestKey, source: str, upstream: Upstream) -> _Live | None:
         if live := self._live.get(key):
@@ -286,6 +304,7 @@ class Stage:
             case ev.ReturnCredit(source, chunks):
                 live.upstreams[source].credit(key, chunks)
             case ev.AckAbort():
+                self._downstream.abandon(key)
                 if owner := self._owners.get(envelope.coordinator):
                     owner.aborted(key)
             case ev.Forget():
@@ -315,8 +334,8 @@ class Stage:
     def _forget(self, live: _Live) -> None:
         self._live.pop(live.key, None)
         names.STAGE_LIVE_REQUESTS.labels(self.identity.stage).set(len(self._live))
-        self._tombstones.bury(live.key, self._clock())
-        self._downstream.forget(live.key, live.envelope.bindings.values())
+        self._bury(live.key)
+        self._downstream.forget(live.key)
         self._tell_if_idle()
 
     def _tell_if_idle(self) -> None:
