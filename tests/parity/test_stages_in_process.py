@@ -3,54 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
-from tests.parity.cases import CASES, FRAMES, Draw, messages, request
+from tests.parity.cases import CASES, FRAMES, Draw, request
+from tests.parity.conftest import Expected
 from tests.parity.in_process import Answer, InProcess
-from tests.parity.reference import Reference, Spoken
+from tests.parity.reference import Spoken
 
 from omni_stage.models import load_family
-from omni_stage.models.qwen3_omni.components.tiny import make_tiny
 from omni_stage.models.qwen3_omni.payload_types import TextTokens
 
 GREEDY, SEEDED = Draw(None), Draw(1234)
 DRAWS = [pytest.param(GREEDY, id="greedy"), pytest.param(SEEDED, id="seeded")]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Sums are rounded alike only when they are cut alike."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("tiny")
-    make_tiny(folder)
-    return folder
-
-
-class Expected:
-    """The reference's answers, each computed once."""
-
-    def __init__(self, folder: Path) -> None:
-        self._reference = Reference(folder)
-        self.of = cache(self._of)
-
-    def _of(self, case: str, draw: Draw) -> Spoken:
-        return self._reference.generate(messages(case), draw)
-
-
-@pytest.fixture(scope="module")
-def expected(tiny: Path) -> Expected:
-    return Expected(tiny)
 
 
 @pytest.fixture(scope="module")
