@@ -78,7 +78,9 @@ format: setup ## Format the sources and sort the imports
 	$(BIN)/buf format --write
 
 bench: setup ## Measure the mesh against one process and a plain single-host hop
-	$(BIN)/python -m bench
+	$(BIN)/python -m tests.load.hop
+	$(BIN)/python -m tests.load.gateway
+	$(BIN)/python -m tests.load.tax
 
 lock: setup ## Write the installed versions to constraints.txt
 	@{ head -n 1 constraints.txt; $(BIN)/pip freeze --exclude-editable | sed 's/+cpu$$//' | grep -v '^#'; } > .venv/lock

@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import wave
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -89,6 +90,12 @@ def arenas_of(stage: psutil.Process) -> set[Path]:
     return {path.parents[2] for path in maps}
 
 
+def samples_in(path: Path) -> int:
+    with wave.open(str(path)) as file:
+        frames: int = file.getnframes()
+    return frames
+
+
 def runs_in(base: Path) -> list[Path]:
     return [path for path in base.iterdir() if path.name.startswith(("omni-", ".omni-"))]
 
@@ -111,6 +118,23 @@ async def test_a_mesh_comes_up_serves_and_leaves_nothing_behind(tmp_path: Path) 
     assert await gone(list(children.values()))
     assert not any(folder.exists() for folder in arenas)
     assert runs_in(tmp_path) == []
+
+
+async def test_omni_chat_shows_the_text_writes_the_speech_and_draws_the_stages(tmp_path: Path) -> None:
+    speech = tmp_path / "out.wav"
+    async with up(tmp_path) as mesh:
+        await mesh.ready()
+        url = f"http://127.0.0.1:{mesh.port}/v1"
+        command = ["chat", "hello mesh", "--speak", str(speech), "--url", url, "--timings"]
+        with anyio.fail_after(20):
+            done = await anyio.run_process([sys.executable, "-m", "omni_cli", *command])
+        await mesh.stop(signal.SIGTERM)
+    text, spoken, header, *bars = done.stdout.decode().splitlines()
+    assert "hello" in text.lower()
+    assert spoken.endswith(f"s of speech are in {speech}")
+    assert header.split() == ["stage", "first", "in", "first", "out", "end"]
+    assert {bar.split()[0] for bar in bars[:-1]} >= {"split", "join", "say", "write", "beep"}
+    assert samples_in(speech) > 0
 
 
 async def test_the_grpc_client_of_the_readme_works(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
