@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from omni_cli.conversation import Question, ask, first_model, open_client, write_wav
+from omni_cli.conversation import Question, ask, first_model, open_client, require_wav, write_wav
 from omni_cli.waterfall import render_waterfall
 
 
 async def chat(question: Question, *, url: str, model: str | None, speak: Path | None, timings: bool) -> None:
+    if speak is not None:
+        require_wav(speak)
     async with open_client(url) as client:
         model = model or await first_model(client)
         answer = await ask(client, model, question, speak=speak is not None, on_text=show_text)

@@ -50,6 +50,8 @@ class Answer:
 @asynccontextmanager
 async def open_client(url: str) -> AsyncIterator[openai.AsyncOpenAI]:
     """A client that tells failures as sentences. It is strict: a reply that OpenAI would not send is an error."""
+    if not url.startswith(("http://", "https://")):
+        raise CommandError(f"{url} is no URL; one is http://127.0.0.1:8000/v1.")
     async with openai.AsyncOpenAI(
         base_url=url, api_key="none", max_retries=0, _strict_response_validation=True
     ) as client:
@@ -107,6 +109,14 @@ def message(question: Question) -> ChatCompletionMessageParam:
         raise CommandError("There is nothing to ask: give a text, an image, an audio or a video.")
     # `video_url` is a part that OpenAI's types do not have.
     return cast("ChatCompletionMessageParam", {"role": "user", "content": parts})
+
+
+def require_wav(path: Path) -> None:
+    """Refuses a place where no answer could be written, before anything is asked."""
+    if path.suffix.lower() != ".wav":
+        raise CommandError(f"Speech is written as WAV; {path} must end in .wav.")
+    if not path.parent.is_dir():
+        raise CommandError(f"Cannot write {path}: there is no folder {path.parent}.")
 
 
 def write_wav(path: Path, pcm: bytes | bytearray) -> None:

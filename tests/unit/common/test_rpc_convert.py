@@ -181,7 +181,9 @@ def edit(change: Callable[[request_pb2.GenerationRequest], object]) -> request_p
             id="temperature is no number",
         ),
         pytest.param(
-            lambda m: m.params.sampling.MergeFrom(request_pb2.Sampling(top_p=0)), "params.sampling.top_p", id="top_p 0"
+            lambda m: m.params.sampling.MergeFrom(request_pb2.Sampling(top_p=1.5)),
+            "params.sampling.top_p",
+            id="top_p",
         ),
         pytest.param(
             lambda m: m.params.sampling.MergeFrom(request_pb2.Sampling(repetition_penalty=math.inf)),

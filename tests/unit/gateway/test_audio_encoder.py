@@ -86,3 +86,14 @@ async def test_a_file_has_the_speech_of_all_pieces() -> None:
     for start in range(0, len(TONE), PIECE):
         await file.add([AudioOutput(TONE[start : start + PIECE], 24_000)])
     assert await file.finish() == encode_whole("wav", TONE)
+
+
+@pytest.mark.anyio
+async def test_a_whole_flac_tells_its_length() -> None:
+    file = SpeechFile("flac", anyio.CapacityLimiter(1))
+    for start in range(0, len(TONE), PIECE):
+        await file.add([AudioOutput(TONE[start : start + PIECE], 24_000)])
+    data = await file.finish()
+    with av.open(io.BytesIO(data)) as opened:
+        assert opened.duration == 2_000_000  # microseconds
+    assert np.array_equal(decoded(data), np.frombuffer(TONE, "<i2"))

@@ -89,6 +89,6 @@ def test_the_penalty_counts_the_prompt_where_it_is_told_of_it() -> None:
     assert int(sample(logits, [Sampler(Sampling(temperature=0, repetition_penalty=2.0), seen=[2])])[0]) == 1
 
 
-@pytest.mark.parametrize("setting", [{"top_k": 1}, {"top_p": 1e-6}])
+@pytest.mark.parametrize("setting", [{"top_k": 1}, {"top_p": 1e-6}, {"top_p": 0.0}])
 def test_the_tightest_choice_still_has_a_token(setting: dict[str, Any]) -> None:
     assert draw(Sampling(temperature=1.0, **setting), 5) == draw(Sampling(temperature=0), 5)

@@ -21,6 +21,8 @@ _UNKNOWN_LENGTH = 0xFFFFFFFF
 class Encoder(Protocol):
     """Signed 16-bit little-endian mono PCM at 24 kHz, to one format."""
 
+    samples: int
+
     def encode(self, pcm: bytes) -> bytes:
         """What these samples add to the file; empty when the codec still gathers a frame."""
 
@@ -65,8 +67,20 @@ def wav_header(length: int | None) -> bytes:
     )
 
 
+def set_flac_length(file: bytearray, samples: int) -> None:
+    """Writes the number of samples, 36 bits of STREAMINFO, into the head of a whole FLAC file. A streamed one leaves
+    them 0, for unknown, which FFmpeg and players take and libsndfile does not."""
+    at = len(b"fLaC") + 4 + 13  # the block's head, then the fields before
+    file[at] = (file[at] & 0xF0) | (samples >> 32 & 0x0F)
+    file[at + 1 : at + 5] = (samples & 0xFFFFFFFF).to_bytes(4, "big")
+
+
 class _Pcm:
+    def __init__(self) -> None:
+        self.samples = 0
+
     def encode(self, pcm: bytes) -> bytes:
+        self.samples += len(pcm) // SAMPLE_BYTES
         return pcm
 
     def finish(self) -> bytes:
@@ -76,8 +90,10 @@ class _Pcm:
 class _Wav:
     def __init__(self, length: int | None) -> None:
         self._header = wav_header(length)
+        self.samples = 0
 
     def encode(self, pcm: bytes) -> bytes:
+        self.samples += len(pcm) // SAMPLE_BYTES
         header, self._header = self._header, b""
         return header + pcm
 
@@ -109,7 +125,7 @@ class _Coded:
         self._stream: Any = self._file.add_stream(
             container.codec, rate=SAMPLE_RATE, layout="mono", options=dict(container.codec_options)
         )
-        self._samples = 0
+        self.samples = 0
 
     def encode(self, pcm: bytes) -> bytes:
         if pcm:
@@ -118,7 +134,7 @@ class _Coded:
 
     def finish(self) -> bytes:
         # An encoder that has seen no sample is not open yet and cannot be flushed: no speech becomes 20 ms of silence.
-        if not self._samples:
+        if not self.samples:
             self._feed(bytes(SAMPLE_RATE * SAMPLE_BYTES // 50))
         self._file.mux(self._stream.encode(None))
         self._file.close()
@@ -126,8 +142,8 @@ class _Coded:
 
     def _feed(self, pcm: bytes) -> None:
         frame = _frame(pcm, SAMPLE_RATE)
-        frame.pts = self._samples
-        self._samples += frame.samples
+        frame.pts = self.samples
+        self.samples += frame.samples
         self._file.mux(self._stream.encode(frame))
 
 

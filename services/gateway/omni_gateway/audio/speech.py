@@ -10,7 +10,7 @@ from av.error import FFmpegError
 
 from omni_common.errors import Internal
 from omni_common.request import AudioOutput
-from omni_gateway.audio.encoder import Encoder, Resampler, new_encoder, wav_header
+from omni_gateway.audio.encoder import Encoder, Resampler, new_encoder, set_flac_length, wav_header
 
 # Whole samples, and whole groups of base64: callers may join the base64 of several pieces before they decode it.
 _UNIT = 6
@@ -39,6 +39,11 @@ class SpeechStream:
         """The rest of the file."""
         return self._rest + await self._off_loop(self._finish)
 
+    @property
+    def samples(self) -> int:
+        """Samples encoded so far."""
+        return 0 if self._encoder is None else self._encoder.samples
+
     async def _off_loop(self, work: Callable[[], bytes]) -> bytes:
         # A cancelled caller waits for the thread, some milliseconds: the encoder is never used by two at once.
         try:
@@ -64,8 +69,8 @@ class SpeechFile:
     """A whole file, encoded as its pieces come."""
 
     def __init__(self, form: str, threads: CapacityLimiter) -> None:
-        # The header of a WAV file tells its length, so it is written last.
-        self._wav = form == "wav"
+        # The heads of WAV and FLAC files tell their length, so they are written last.
+        self._wav, self._flac = form == "wav", form == "flac"
         self._stream = SpeechStream("pcm16" if self._wav else form, threads)
         self._made = bytearray()
 
@@ -74,4 +79,6 @@ class SpeechFile:
 
     async def finish(self) -> bytes:
         self._made += await self._stream.finish()
+        if self._flac:
+            set_flac_length(self._made, self._stream.samples)
         return (wav_header(len(self._made)) if self._wav else b"") + self._made

@@ -83,7 +83,7 @@ def parse_sampling(message: request_pb2.Sampling, *, param: str = "params.sampli
         max_tokens=message.max_tokens if message.HasField("max_tokens") else None,
     )
     _within(sampling.temperature, 0.0, 2.0, f"{param}.temperature")
-    _within(sampling.top_p, 1e-6, 1.0, f"{param}.top_p")
+    _within(sampling.top_p, 0.0, 1.0, f"{param}.top_p")
     _within(sampling.repetition_penalty, 0.01, 100.0, f"{param}.repetition_penalty")
     _within(sampling.max_tokens, 1, math.inf, f"{param}.max_tokens")
     return sampling
