@@ -66,8 +66,9 @@ class OneProcess:
     def hear(self, items: Sequence[Outgoing]) -> None:
         """What a terminal stage says, in the thread of its scheduler."""
         for item in items:
-            if isinstance(item, Emit) and isinstance(item.chunk, TextOutput | AudioOutput):
-                self._heard[item.key.request_id].output(item.chunk)
+            heard = self._heard.get(item.key.request_id)  # none: the request has failed elsewhere
+            if heard and isinstance(item, Emit) and isinstance(item.chunk, TextOutput | AudioOutput):
+                heard.output(item.chunk)
 
     def _ask(self, request: GenerationRequest) -> Heard:
         name = f"request-{next(self._numbers)}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 import time
@@ -36,8 +37,9 @@ from omni_gateway.client import Client
 
 DEADLINE = 60.0
 _READ = 1 << 16
+_IDLE = 2.0
 _FIRST_TEXT = re.compile(rb'"(?:content|transcript)":"[^"]')
-_FIRST_AUDIO = re.compile(rb'"data":"[^"]')
+_AUDIO = re.compile(rb'"data":"([^"]+)')
 _END = b"0\r\n\r\n"  # the last chunk of a chunked body
 
 
@@ -49,13 +51,15 @@ class Heard:
     first_text: float | None = None
     first_audio: float | None = None
     total: float = 0.0
+    speech: bytes = b""
 
     def output(self, output: Output) -> None:
         match output:
             case TextOutput(text) if text:
                 self.text()
-            case AudioOutput():
+            case AudioOutput(pcm):
                 self.audio()
+                self.speech += pcm
 
     def text(self) -> None:
         if self.first_text is None:
@@ -70,34 +74,54 @@ class Heard:
 
 
 class Http:
-    """A caller of the gateway with one connection kept open. Reads the stream as bytes: a client library would cost as
-    much as what is measured."""
+    """A caller of the gateway who keeps a connection open, as clients do. Reads the stream as bytes: a client library
+    would cost as much as what is measured."""
 
-    def __init__(self, stream: anyio.abc.SocketStream) -> None:
-        self._stream = stream
+    def __init__(self, port: int) -> None:
+        self._port = port
+        self._stream: anyio.abc.SocketStream | None = None
+        self._used = 0.0
 
     async def ask(self, request: GenerationRequest) -> Heard:
         """Raises ConnectionError when the answer is not a whole one."""
         message = _http(request)
+        stream = await self._connection()
         heard = Heard()
-        await self._stream.send(message)
-        answer = b""
+        await stream.send(message)
+        answer = bytearray()
         while not answer.endswith(_END):
-            answer += await self._stream.receive(_READ)
-            if heard.first_text is None and _FIRST_TEXT.search(answer):
+            part = await stream.receive(_READ)
+            if heard.first_text is None and _FIRST_TEXT.search(part):
                 heard.text()
-            if heard.first_audio is None and _FIRST_AUDIO.search(answer):
+            if heard.first_audio is None and _AUDIO.search(part):
                 heard.audio()
+            answer += part
         heard.end()
+        self._used = time.monotonic()
         if not answer.startswith(b"HTTP/1.1 200 ") or b"data: [DONE]" not in answer:
-            raise ConnectionError(f"The gateway answered: {answer[:2000]!r}")
+            raise ConnectionError(f"The gateway answered: {bytes(answer[:2000])!r}")
+        heard.speech = b"".join(base64.b64decode(data) for data in _AUDIO.findall(_body(bytes(answer))))
         return heard
+
+    async def close(self) -> None:
+        if self._stream is not None:
+            await self._stream.aclose()
+
+    async def _connection(self) -> anyio.abc.SocketStream:
+        """The one that is open, or a new one where the gateway may have closed it as idle."""
+        if self._stream is None or time.monotonic() - self._used > _IDLE:
+            await self.close()
+            self._stream = await anyio.connect_tcp(HOST, self._port)
+        return self._stream
 
 
 @asynccontextmanager
 async def http(mesh: Mesh) -> AsyncIterator[Http]:
-    async with await anyio.connect_tcp(HOST, mesh.port) as stream:
-        yield Http(stream)
+    caller = Http(mesh.port)
+    try:
+        yield caller
+    finally:
+        await caller.close()
 
 
 class Connect:
@@ -180,6 +204,18 @@ def _http(request: GenerationRequest) -> bytes:
     data = json.dumps(body).encode()
     head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: {HOST}\r\ncontent-type: application/json\r\n"
     return f"{head}content-length: {len(data)}\r\n\r\n".encode() + data
+
+
+def _body(answer: bytes) -> bytes:
+    """The body of a chunked HTTP answer."""
+    pieces = []
+    rest = answer.partition(b"\r\n\r\n")[2]
+    while rest:
+        size, _, rest = rest.partition(b"\r\n")
+        length = int(size, 16)
+        pieces.append(rest[:length])
+        rest = rest[length + 2 :]
+    return b"".join(pieces)
 
 
 def _text(part: object) -> str:
