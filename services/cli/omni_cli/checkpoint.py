@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from omni_cli.errors import CommandError
+from omni_stage.models import families
 
 # Pipelines whose stages compute without weights.
 WITHOUT_WEIGHTS = frozenset({"echo"})
@@ -18,6 +19,8 @@ _WANTED = ["*.json", "*.safetensors", "*.txt", "*.jinja"]
 
 def find_checkpoint(family: str, model: str | None) -> Path | None:
     """The checkpoint's folder, downloaded first when `model` is a hub id. Raises CommandError."""
+    if family not in families():
+        raise CommandError(f"There is no pipeline '{family}'. There are {', '.join(sorted(families()))}.")
     if model is None:
         if family in WITHOUT_WEIGHTS:
             return None
