@@ -67,8 +67,10 @@ PUTS = st.lists(st.tuples(st.sampled_from("abcd"), SIZES, BLOBS), max_size=12)
 
 @settings(max_examples=60, deadline=None)
 @given(PUTS)
-def test_whatever_is_put_comes_out_whole_in_order_and_within_bounds(puts: list[tuple[str, int, list[int]]]) -> None:
-    anyio.run(_comes_out_whole, puts)
+async def test_whatever_is_put_comes_out_whole_in_order_and_within_bounds(
+    puts: list[tuple[str, int, list[int]]],
+) -> None:
+    await _comes_out_whole(puts)
 
 
 async def _comes_out_whole(puts: list[tuple[str, int, list[int]]]) -> None:
@@ -149,14 +151,14 @@ async def test_a_lane_with_a_flood_does_not_starve_the_others() -> None:
 
 @settings(max_examples=30, deadline=None)
 @given(st.lists(st.integers(0, 6), min_size=2, max_size=5), SIZES)
-def test_every_waiting_lane_moves_once_while_the_others_move_twice(counts: list[int], size: int) -> None:
+async def test_every_waiting_lane_moves_once_while_the_others_move_twice(counts: list[int], size: int) -> None:
     out = writer(max_bytes=1 << 30)
     for lane, count in enumerate(counts):
         for index in range(count):
             out.put(chunk(str(lane), index, size), lane=str(lane))
     left = {str(lane): count for lane, count in enumerate(counts) if count}
     since = dict.fromkeys(left, 0)
-    for frame in anyio.run(frames_of, out):
+    for frame in await frames_of(out):
         moved = {event.key.request_id for event in frame}
         for event in frame:
             left[event.key.request_id] -= 1

@@ -66,16 +66,13 @@ def test_pcm_of_24_khz_passes_untouched() -> None:
     assert resampler.convert(TONE) + resampler.finish() == TONE
 
 
+@pytest.mark.anyio
 @given(st.lists(st.integers(0, 40), max_size=12))
 @settings(max_examples=40, deadline=None)
-def test_pieces_can_be_joined_as_base64_and_nothing_is_lost(sizes: list[int]) -> None:
+async def test_pieces_can_be_joined_as_base64_and_nothing_is_lost(sizes: list[int]) -> None:
     pieces = [AudioOutput(TONE[: 2 * size], 24_000) for size in sizes]
-
-    async def speak() -> list[bytes]:
-        stream = SpeechStream("pcm16", anyio.CapacityLimiter(1))
-        return [await stream.encode([piece]) for piece in pieces] + [await stream.finish()]
-
-    made = anyio.run(speak)
+    stream = SpeechStream("pcm16", anyio.CapacityLimiter(1))
+    made = [await stream.encode([piece]) for piece in pieces] + [await stream.finish()]
     assert all(len(part) % 6 == 0 for part in made[:-1])
     assert b"".join(made) == b"".join(piece.pcm for piece in pieces)
 
