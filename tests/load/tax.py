@@ -5,8 +5,8 @@ other Python objects, and as a mesh of processes, asked over HTTP. Alone: first 
 more at once: answers per second of a closed loop. The two take turns within each round, and both must give the same
 audio.
 
-A tiny model computes next to nothing, so that the mesh's own cost shows; with real weights the same milliseconds stand
-beside a hundred times the computing.
+A tiny model computes little, so that the mesh's own cost shows. The stages of one process share a GIL; the mesh's do
+not.
 """
 
 from __future__ import annotations
