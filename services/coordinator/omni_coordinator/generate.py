@@ -14,7 +14,7 @@ from typing import Self
 import anyio
 
 from omni_common.errors import OmniError
-from omni_common.request import Output, TextOutput
+from omni_common.request import Output, modality_of
 from omni_coordinator.coordinator import Coordinator, Submission
 from omni_coordinator.core.request import CallerGone, Finished, OutputRead
 from omni_coordinator.live import LiveRequest
@@ -74,7 +74,7 @@ class Mailbox:
             case OmniError():
                 raise notice
             case Piece(_, output):
-                self._read = OutputRead(text=1) if isinstance(output, TextOutput) else OutputRead(audio=1)
+                self._read = OutputRead(**{modality_of(output): 1})
             case Finished():
                 self._over = True
         return notice

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from omni.coordinator.v1 import coordinator_pb2 as pb
 from omni_common.errors import InvalidRequest
-from omni_common.rpc.convert import render_modality
+from omni_common.rpc.convert import render_modality, render_task
 from omni_coordinator.core.bindings import Phase, Replica
 from omni_coordinator.core.roster import PipelineState
 
@@ -37,6 +37,8 @@ def render_pipeline(state: PipelineState, *, taking: bool) -> pb.PipelineStatus:
         output_modalities=sorted(map(render_modality, config.output_modalities)),
         voices=config.voices,
         default_voice=config.default_voice,
+        tasks=sorted(map(render_task, config.tasks)),
+        languages=config.languages,
         stages=[_render_stage(stage, replicas) for stage, replicas in state.stages.items()],
     )
 

@@ -10,7 +10,16 @@ import anyio
 
 from omni_common.deadline import Deadline
 from omni_common.errors import Cancelled, DeadlineExceeded, Internal, OmniError
-from omni_common.request import AudioOutput, FinishReason, Output, StageReport, TextOutput, Usage
+from omni_common.request import (
+    AudioOutput,
+    FinishReason,
+    Modality,
+    Segment,
+    StageReport,
+    TextOutput,
+    Usage,
+    modality_of,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +38,7 @@ class Finished:
     reports: tuple[StageReport, ...] = ()
 
 
-Event = Admitted | TextOutput | AudioOutput | Finished
+Event = Admitted | TextOutput | AudioOutput | Segment | Finished
 
 
 class Call:
@@ -49,8 +58,8 @@ class Call:
         self._credits = credits
         self._give_credit = give_credit
         # Outputs that were sent on the credit given so far, and those of them that the reader has taken.
-        self._held: dict[type[Output], int] = {TextOutput: 0, AudioOutput: 0}
-        self._taken: dict[type[Output], int] = {TextOutput: 0, AudioOutput: 0}
+        self._held = {Modality.TEXT: 0, Modality.AUDIO: 0}
+        self._taken = {Modality.TEXT: 0, Modality.AUDIO: 0}
         self._arrived: deque[Event] = deque()
         self._failure: OmniError | None = None
         self._news = anyio.Event()
@@ -82,9 +91,9 @@ class Call:
         """The next event from the coordinator. A coordinator that ignores the credits fails the request."""
         if self.over:
             return
-        if isinstance(event, TextOutput | AudioOutput):
-            self._held[type(event)] += 1
-            if self._held[type(event)] > self._credits:
+        if isinstance(event, TextOutput | AudioOutput | Segment):
+            self._held[modality_of(event)] += 1
+            if self._held[modality_of(event)] > self._credits:
                 self.cut_off(Internal("The coordinator sent more than it may."))
                 return
         self._arrived.append(event)
@@ -112,8 +121,8 @@ class Call:
 
     def _count_taken(self, events: list[Event]) -> None:
         for event in events:
-            if isinstance(event, TextOutput | AudioOutput):
-                self._taken[type(event)] += 1
+            if isinstance(event, TextOutput | AudioOutput | Segment):
+                self._taken[modality_of(event)] += 1
 
     def _return_credit(self) -> None:
         # In quarters of the window: one message for several outputs, and the sender never waits for the last of them.
@@ -124,4 +133,4 @@ class Call:
         for kind, taken in given.items():
             self._held[kind] -= taken
             self._taken[kind] = 0
-        self._give_credit(given.get(TextOutput, 0), given.get(AudioOutput, 0))
+        self._give_credit(given.get(Modality.TEXT, 0), given.get(Modality.AUDIO, 0))

@@ -12,8 +12,8 @@ import grpc.aio
 from omni.coordinator.v1 import coordinator_pb2 as pb
 from omni.coordinator.v1.coordinator_pb2_grpc import CoordinatorServiceStub
 from omni_common.deadline import Deadline
-from omni_common.errors import OmniError, Reason, StageUnavailable
-from omni_common.request import GenerationRequest, TraceContext
+from omni_common.errors import OmniError, Reason, StageUnavailable, WrongTask
+from omni_common.request import GenerationRequest, Task, TraceContext
 from omni_common.rpc.channel import open_channel
 from omni_common.rpc.dialer import keep_sessions
 from omni_common.rpc.session import client_session, exchange
@@ -60,6 +60,13 @@ class Client:
                 if name not in best or (view.ready and not best[name].ready):
                     best[name] = view
         return dict(sorted(best.items()))
+
+    def pipeline_for(self, model: str, task: Task) -> PipelineView:
+        """The pipeline, when it can do this task. Raises WrongTask, and what `pipeline` raises."""
+        view = self.pipeline(model)
+        if task not in view.tasks:
+            raise WrongTask(model, task, (p.name for p in self.pipelines().values() if task in p.tasks))
+        return view
 
     def pipeline(self, model: str) -> PipelineView:
         """Raises MODEL_NOT_FOUND, or STAGE_UNAVAILABLE while no coordinator can be reached."""

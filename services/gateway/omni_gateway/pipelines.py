@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from omni.coordinator.v1 import coordinator_pb2 as pb
 from omni_common.errors import StageUnavailable
-from omni_common.request import Modality
+from omni_common.request import Modality, Task
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +34,8 @@ class PipelineView:
     output_modalities: frozenset[Modality]
     voices: tuple[str, ...]
     default_voice: str
+    tasks: frozenset[Task]
+    languages: tuple[str, ...]
     stages: tuple[StageView, ...]
 
     def unavailable(self) -> StageUnavailable:
@@ -45,7 +47,7 @@ class PipelineView:
 
 
 def parse_pipeline(status: pb.PipelineStatus) -> PipelineView:
-    """Modalities that a newer coordinator knows and this gateway does not are left out."""
+    """Modalities and tasks that a newer coordinator knows and this gateway does not are left out."""
     return PipelineView(
         name=status.name,
         ready=status.ready,
@@ -53,6 +55,8 @@ def parse_pipeline(status: pb.PipelineStatus) -> PipelineView:
         output_modalities=_modalities(list(status.output_modalities)),
         voices=tuple(status.voices),
         default_voice=status.default_voice,
+        tasks=frozenset(_TASKS[n] for n in status.tasks if n in _TASKS),
+        languages=tuple(status.languages),
         stages=tuple(_stage(s) for s in status.stages),
     )
 
@@ -66,6 +70,7 @@ def _replica(status: pb.ReplicaStatus) -> ReplicaView:
     return ReplicaView(status.replica, phase, status.tensors_loaded, status.tensors_total)
 
 
+_TASKS = {1: Task.CHAT, 2: Task.SPEECH, 3: Task.TRANSCRIPTION, 4: Task.TRANSLATION}
 _MODALITIES = {1: Modality.TEXT, 2: Modality.AUDIO, 3: Modality.IMAGE, 4: Modality.VIDEO}
 
 

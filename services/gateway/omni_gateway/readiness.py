@@ -44,6 +44,8 @@ def model_body(pipeline: PipelineView, created: int) -> Json:
         "owned_by": "omni",
         "omni": {
             "ready": pipeline.ready,
+            "tasks": sorted(pipeline.tasks),
+            "languages": list(pipeline.languages),
             "input_modalities": sorted(pipeline.input_modalities),
             "output_modalities": sorted(pipeline.output_modalities),
             "voices": list(pipeline.voices),

@@ -27,7 +27,7 @@ from omni_stage.core.request import Hooks
 from omni_stage.identity import Identity
 from omni_stage.incoming import DeliverSession
 from omni_stage.loop import LoopThread
-from omni_stage.models import load_family
+from omni_stage.models import load_family, load_pipeline_config
 from omni_stage.outgoing import PeerLinks
 from omni_stage.program import ModelFamily, StageContext, StageProgram
 from omni_stage.servicer import SERVICE, StageServicer
@@ -50,7 +50,9 @@ class Replica:
         self._clock = clock
         self._family: ModelFamily = load_family(settings.family)
         self._pipeline: PipelineConfig = (
-            self._family.pipeline if settings.pipeline is None else load_pipeline(settings.pipeline)
+            load_pipeline_config(settings.family, settings.model)
+            if settings.pipeline is None
+            else load_pipeline(settings.pipeline)
         )
         self._config = self._pipeline.stage(settings.stage)
         self._stage: Stage | None = None

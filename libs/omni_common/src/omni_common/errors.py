@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import grpc
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
 
 class Reason(StrEnum):
@@ -138,6 +138,17 @@ class Unsupported(OmniError):
 
     def __init__(self, message: str, *, param: str | None = None) -> None:
         super().__init__(Reason.UNSUPPORTED, message, param=param)
+
+
+class WrongTask(OmniError):
+    """The model is asked for what it cannot do, while others may."""
+
+    def __init__(self, model: str, task: str, able: Iterable[str]) -> None:
+        others = ", ".join(sorted(able))
+        can = f"these can: {others}" if others else "no model here can"
+        super().__init__(
+            Reason.UNSUPPORTED, f"The model '{model}' does no {task}; {can}.", param="model", code="unsupported_model"
+        )
 
 
 class ContextTooLong(OmniError):

@@ -19,7 +19,7 @@ from typing import Self
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
 
-from omni_common.request import Modality
+from omni_common.request import Modality, Task
 
 
 class StageConfig(BaseModel):
@@ -57,6 +57,8 @@ class PipelineConfig(BaseModel):
     stages: tuple[StageConfig, ...]
     input_modalities: frozenset[Modality]
     output_modalities: frozenset[Modality]
+    tasks: frozenset[Task] = Field(default=frozenset({Task.CHAT}), min_length=1)
+    languages: tuple[str, ...] = Field(default=(), description="ISO 639-1 codes of what it hears or speaks.")
     voices: tuple[str, ...] = ()
     default_voice: str = ""
 

@@ -27,6 +27,15 @@ class Modality(StrEnum):
     VIDEO = "video"
 
 
+class Task(StrEnum):
+    """What a request wants done."""
+
+    CHAT = "chat"
+    SPEECH = "speech"
+    TRANSCRIPTION = "transcription"
+    TRANSLATION = "translation"
+
+
 class FinishReason(StrEnum):
     """Why the text ended."""
 
@@ -86,6 +95,9 @@ class GenerationParams:
     stage_sampling: Mapping[str, Sampling] = field(default_factory=dict)
     stop: tuple[str, ...] = ()
     voice: str = ""
+    task: Task = Task.CHAT
+    language: str = ""
+    word_times: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,18 +173,50 @@ class AudioOutput:
     sample_rate: int
 
 
-Output = TextOutput | AudioOutput
+@dataclass(frozen=True, slots=True)
+class Word:
+    """A recognised word; times are seconds from the start of the file."""
+
+    word: str
+    start: float
+    end: float
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """A stretch of recognised speech, with the measures of Whisper's reference code; times as in Word. Joined, the
+    texts of a request's segments are its transcript."""
+
+    start: float
+    end: float
+    text: str
+    language: str
+    tokens: tuple[int, ...] = ()
+    temperature: float = 0.0
+    avg_logprob: float = 0.0
+    compression_ratio: float = 0.0
+    no_speech_prob: float = 0.0
+    words: tuple[Word, ...] = ()
+
+
+Output = TextOutput | AudioOutput | Segment
+
+
+def modality_of(output: Output) -> Modality:
+    """Whose credit it costs."""
+    return Modality.AUDIO if isinstance(output, AudioOutput) else Modality.TEXT
 
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Tokens; audio tokens of a completion are codec frames."""
+    """Tokens; audio tokens of a completion are codec frames, and seconds those of the audio that came in."""
 
     prompt_tokens: int = 0
     prompt_audio_tokens: int = 0
     prompt_image_tokens: int = 0
     completion_text_tokens: int = 0
     completion_audio_tokens: int = 0
+    prompt_audio_seconds: float = 0.0
 
     def __add__(self, other: Usage) -> Usage:
         return Usage(*(getattr(self, n) + getattr(other, n) for n in Usage.__slots__))

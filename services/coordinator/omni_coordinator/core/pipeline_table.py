@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
-from omni_common.errors import InvalidRequest, OmniError, Reason, Unsupported
+from omni_common.errors import InvalidRequest, OmniError, Reason, Unsupported, WrongTask
 from omni_common.pipeline import PipelineConfig
 from omni_common.request import GenerationParams, GenerationRequest, Media, Modality
 from omni_coordinator.core.bindings import Visit
@@ -37,6 +37,9 @@ class PipelineTable:
                 f"There is no model '{request.model[:80]}'; there is {_listing(self.pipelines)}.",
                 param="model",
             )
+        task = request.params.task
+        if task not in pipeline.tasks:
+            raise WrongTask(pipeline.name, task, (p.name for p in self.pipelines.values() if task in p.tasks))
         _check_input(pipeline, request)
         params = _checked(pipeline, request.params)
         visited = pipeline.visited(params.modalities)
@@ -83,6 +86,11 @@ def _checked(pipeline: PipelineConfig, params: GenerationParams) -> GenerationPa
     if params.voice and params.voice not in pipeline.voices:
         raise InvalidRequest(
             f"Model '{pipeline.name}' has no such voice; it has {_listing(pipeline.voices)}.", param="audio.voice"
+        )
+    if params.language and pipeline.languages and params.language not in pipeline.languages:
+        raise InvalidRequest(
+            f"Model '{pipeline.name}' does not know this language; it knows {_listing(pipeline.languages)}.",
+            param="language",
         )
     for stage in params.stage_sampling:
         if stage not in pipeline.by_name:

@@ -18,7 +18,7 @@ from starlette.types import Receive, Scope, Send
 from omni_common.clock import Clock
 from omni_common.deadline import Deadline
 from omni_common.errors import OmniError, Overloaded
-from omni_common.request import GenerationRequest
+from omni_common.request import GenerationRequest, Task
 from omni_common.telemetry.logs import bound
 from omni_common.telemetry.names import COMPLETED, STREAM_OUTCOMES, outcome_of
 from omni_common.telemetry.tracing import span, trace_from_headers, trace_id_of
@@ -104,7 +104,7 @@ class ChatEndpoint:
     async def _read(self, scope: Scope, receive: Receive, headers: Headers) -> _Job:
         async with self._bodies.read(scope, receive) as body:
             chat = parse_body(body)
-            request = build_request(chat, self._client.pipeline(chat.model), self._transcripts)
+            request = build_request(chat, self._client.pipeline_for(chat.model, Task.CHAT), self._transcripts)
         now = int(self._wall_clock())
         return _Job(
             chat,

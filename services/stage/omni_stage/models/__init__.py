@@ -5,15 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from importlib import import_module
 from importlib.metadata import entry_points
+from pathlib import Path
 
 from omni_common.pipeline import PipelineConfig
+from omni_stage.checkpoint import Checkpoint
 from omni_stage.program import ModelFamily
 
 FAMILIES: Mapping[str, str] = {
     "echo": "omni_stage.models.echo",
     "qwen3-omni": "omni_stage.models.qwen3_omni",
 }
-"""Family name → package with `config.PIPELINE` and `stages.FAMILY`. Others join by entry points `omni.models`."""
+"""Family name → package with `config.PIPELINE`, `stages.FAMILY` and, where there are weights, `config.CHECKPOINT`;
+`config.configure(folder)` may refine the pipeline for one folder of them. Others join by entry points `omni.models`."""
 
 
 def families() -> Mapping[str, str]:
@@ -21,12 +24,26 @@ def families() -> Mapping[str, str]:
     return {**{point.name: point.value for point in entry_points(group="omni.models")}, **FAMILIES}
 
 
-def load_pipeline_config(name: str) -> PipelineConfig:
-    """The family's graph; imports no tensor library. Raises KeyError with the names there are."""
-    pipeline = import_module(f"{_package(name)}.config").PIPELINE
+def load_pipeline_config(name: str, model: Path | None = None) -> PipelineConfig:
+    """The family's graph; with the folder of its weights, what these can do: their voices, languages and tasks.
+
+    Imports no tensor library. Raises KeyError with the names there are, and ValueError with a sentence when the folder
+    does not hold what the family needs.
+    """
+    config = import_module(f"{_package(name)}.config")
+    configure = getattr(config, "configure", None)
+    pipeline = config.PIPELINE if model is None or configure is None else configure(model)
     if not isinstance(pipeline, PipelineConfig):
         raise TypeError(f"PIPELINE of model family '{name}' is not a PipelineConfig")
     return pipeline
+
+
+def load_checkpoint_config(name: str) -> Checkpoint | None:
+    """What the family's weights are; None when it needs none. Raises KeyError with the names there are."""
+    checkpoint = getattr(import_module(f"{_package(name)}.config"), "CHECKPOINT", None)
+    if not isinstance(checkpoint, Checkpoint | None):
+        raise TypeError(f"CHECKPOINT of model family '{name}' is not a Checkpoint")
+    return checkpoint
 
 
 def load_family(name: str) -> ModelFamily:

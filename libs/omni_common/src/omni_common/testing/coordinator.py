@@ -26,7 +26,7 @@ from omni.coordinator.v1.coordinator_pb2_grpc import (
 )
 from omni_common.data_ref import checksum
 from omni_common.errors import Cancelled, InvalidRequest, OmniError, Unsupported
-from omni_common.request import AudioOutput, TextOutput
+from omni_common.request import AudioOutput, Segment, TextOutput
 from omni_common.rpc.contract import CONTRACT_VERSION
 from omni_common.rpc.convert import (
     failure_of,
@@ -195,7 +195,7 @@ class _Live:
                 await step.wait()
             case Admit(request_id):
                 self._say(pb.GatewayNotice(admitted=pb.Admitted(request_id=request_id)))
-            case TextOutput() | AudioOutput():
+            case TextOutput() | AudioOutput() | Segment():
                 await self._output(render_output(step, index))
             case Finish():
                 self._say(pb.GatewayNotice(finished=_finished(step)))
@@ -203,7 +203,7 @@ class _Live:
                 self._say(pb.GatewayNotice(failed=failure_of(step)))
 
     async def _output(self, output: request_pb2.Output) -> None:
-        kind = output.WhichOneof("piece") or ""
+        kind = "audio" if output.WhichOneof("piece") == "audio" else "text"
         while not self._credit[kind]:
             self._news = anyio.Event()
             await self._news.wait()

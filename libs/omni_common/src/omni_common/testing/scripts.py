@@ -8,8 +8,18 @@ import anyio
 
 from omni.coordinator.v1 import coordinator_pb2 as pb
 from omni_common.errors import OmniError
-from omni_common.request import AudioOutput, FinishReason, GenerationRequest, Modality, StageReport, TextOutput, Usage
-from omni_common.rpc.convert import render_modality
+from omni_common.request import (
+    AudioOutput,
+    FinishReason,
+    GenerationRequest,
+    Modality,
+    Segment,
+    StageReport,
+    Task,
+    TextOutput,
+    Usage,
+)
+from omni_common.rpc.convert import render_modality, render_task
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +34,7 @@ class Finish:
     reports: tuple[StageReport, ...] = ()
 
 
-Step = Admit | TextOutput | AudioOutput | Finish | OmniError | anyio.Event
+Step = Admit | TextOutput | AudioOutput | Segment | Finish | OmniError | anyio.Event
 """What the coordinator does next; an Event is waited for, without an end: the test's own time limit is one."""
 
 
@@ -48,6 +58,8 @@ def pipeline_status(
     voices: tuple[str, ...] = ("Ethan", "Chelsie"),
     takes: tuple[Modality, ...] = tuple(Modality),
     makes: tuple[Modality, ...] = (Modality.TEXT, Modality.AUDIO),
+    tasks: tuple[Task, ...] = (Task.CHAT,),
+    languages: tuple[str, ...] = (),
     stages: tuple[str, ...] = ("thinker", "talker"),
 ) -> pb.PipelineStatus:
     """A pipeline whose every stage has one replica, which is loading when the pipeline is not ready."""
@@ -57,6 +69,8 @@ def pipeline_status(
         ready=ready,
         input_modalities=map(render_modality, takes),
         output_modalities=map(render_modality, makes),
+        tasks=map(render_task, tasks),
+        languages=languages,
         voices=voices,
         default_voice=voices[0] if voices else "",
         stages=[

@@ -19,7 +19,7 @@ from omni.coordinator.v1 import coordinator_pb2 as pb
 from omni.coordinator.v1.coordinator_pb2_grpc import CoordinatorServiceStub
 from omni_common.clock import monotonic
 from omni_common.errors import OmniError
-from omni_common.request import Envelope, GenerationRequest, Output, RequestKey, TerminalResult, TextOutput
+from omni_common.request import Envelope, GenerationRequest, Output, RequestKey, TerminalResult, modality_of
 from omni_common.rpc.channel import open_channel
 from omni_common.rpc.contract import CONTRACT_VERSION
 from omni_common.rpc.convert import (
@@ -241,7 +241,7 @@ class _Actor:
                     case OmniError():
                         self._stage.fail(self._key, step)
                     case _:
-                        kind = "text" if isinstance(step, TextOutput) else "audio"
+                        kind = modality_of(step)
                         await self._credit(kind)
                         self._stage.output(self._key, sent[kind], step)
                         sent[kind] += 1

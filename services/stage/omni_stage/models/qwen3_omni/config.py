@@ -4,10 +4,17 @@ from __future__ import annotations
 
 from omni_common.pipeline import PipelineConfig, StageConfig
 from omni_common.request import Modality
+from omni_stage.checkpoint import Checkpoint
 
 SAMPLE_RATE = 24_000
 SAMPLES_PER_FRAME = 1920  # 12.5 codec frames a second
 VIDEO_FPS = 2.0  # as the model's authors sample videos; one temporal patch (two frames) is then one second
+
+CHECKPOINT = Checkpoint(
+    marks=("config.json", "*.safetensors"),
+    files=("*.json", "*.safetensors", "*.txt", "*.jinja"),  # weights in any other format are code in disguise
+    tiny="omni_stage.models.qwen3_omni.components.tiny",
+)
 
 PIPELINE = PipelineConfig(
     name="qwen3-omni",

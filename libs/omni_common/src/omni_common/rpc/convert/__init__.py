@@ -16,9 +16,11 @@ from omni_common.rpc.convert.params import (
     parse_modality,
     parse_params,
     parse_sampling,
+    parse_task,
     render_modality,
     render_params,
     render_sampling,
+    render_task,
 )
 from omni_common.rpc.convert.requests import parse_request, render_request
 from omni_common.rpc.convert.results import (
@@ -48,6 +50,7 @@ __all__ = [
     "parse_request",
     "parse_result",
     "parse_sampling",
+    "parse_task",
     "parse_trace",
     "parse_usage",
     "render_envelope",
@@ -60,6 +63,7 @@ __all__ = [
     "render_request",
     "render_result",
     "render_sampling",
+    "render_task",
     "render_trace",
     "render_usage",
     "seconds_of",

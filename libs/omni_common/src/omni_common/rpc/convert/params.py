@@ -6,7 +6,7 @@ import math
 
 from omni.common.v1 import request_pb2
 from omni_common.errors import InvalidRequest
-from omni_common.request import GenerationParams, Modality, Sampling
+from omni_common.request import GenerationParams, Modality, Sampling, Task
 
 _MODALITIES = {
     Modality.TEXT: request_pb2.MODALITY_TEXT,
@@ -16,6 +16,14 @@ _MODALITIES = {
 }
 _MODALITY_OF = {number: modality for modality, number in _MODALITIES.items()}
 _OUTPUTS = frozenset({Modality.TEXT, Modality.AUDIO})
+
+_TASKS = {
+    Task.CHAT: request_pb2.TASK_CHAT,
+    Task.SPEECH: request_pb2.TASK_SPEECH,
+    Task.TRANSCRIPTION: request_pb2.TASK_TRANSCRIPTION,
+    Task.TRANSLATION: request_pb2.TASK_TRANSLATION,
+}
+_TASK_OF = {number: task for task, number in _TASKS.items()} | {request_pb2.TASK_UNSPECIFIED: Task.CHAT}
 
 MAX_STOPS = 4
 _STOP_LENGTH = 256  # characters; a stop string is compared at every token
@@ -32,6 +40,17 @@ def parse_modality(number: request_pb2.Modality.ValueType, *, param: str = "para
         raise InvalidRequest(f"Modality {number} is not one that this server knows.", param=param) from None
 
 
+def render_task(task: Task) -> request_pb2.Task.ValueType:
+    return _TASKS[task]
+
+
+def parse_task(number: request_pb2.Task.ValueType) -> Task:
+    try:
+        return _TASK_OF[number]
+    except KeyError:
+        raise InvalidRequest(f"Task {number} is not one that this server knows.", param="params.task") from None
+
+
 def render_params(params: GenerationParams) -> request_pb2.GenerationParams:
     return request_pb2.GenerationParams(
         modalities=sorted(map(render_modality, params.modalities)),
@@ -39,6 +58,9 @@ def render_params(params: GenerationParams) -> request_pb2.GenerationParams:
         stage_sampling={stage: render_sampling(sampling) for stage, sampling in params.stage_sampling.items()},
         stop=params.stop,
         voice=params.voice,
+        task=render_task(params.task),
+        language=params.language,
+        word_times=params.word_times,
     )
 
 
@@ -59,6 +81,9 @@ def parse_params(message: request_pb2.GenerationParams) -> GenerationParams:
         },
         stop=tuple(message.stop),
         voice=message.voice,
+        task=parse_task(message.task),
+        language=message.language,
+        word_times=message.word_times,
     )
 
 

@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from omni.common.v1 import request_pb2
 from omni_common.errors import InvalidRequest
-from omni_common.request import AudioOutput, FinishReason, Output, StageReport, TerminalResult, TextOutput, Usage
+from omni_common.request import (
+    AudioOutput,
+    FinishReason,
+    Output,
+    Segment,
+    StageReport,
+    TerminalResult,
+    TextOutput,
+    Usage,
+    Word,
+)
 from omni_common.rpc.convert.envelope import duration_of, seconds_of
 
 _FINISH = {
@@ -21,6 +31,8 @@ def render_output(output: Output, index: int) -> request_pb2.Output:
             return request_pb2.Output(index=index, text=text)
         case AudioOutput(pcm, sample_rate):
             return request_pb2.Output(index=index, audio=request_pb2.AudioPiece(pcm=pcm, sample_rate=sample_rate))
+        case Segment():
+            return request_pb2.Output(index=index, segment=_render_segment(output))
 
 
 def parse_output(message: request_pb2.Output) -> tuple[int, Output]:
@@ -31,8 +43,40 @@ def parse_output(message: request_pb2.Output) -> tuple[int, Output]:
             if len(message.audio.pcm) % 2 or not message.audio.sample_rate:
                 raise InvalidRequest("A piece of audio is not made of 16-bit samples at a known rate.")
             return message.index, AudioOutput(message.audio.pcm, message.audio.sample_rate)
+        case "segment":
+            return message.index, _parse_segment(message.segment)
         case None:
             raise InvalidRequest("A piece of output holds neither text nor audio.")
+
+
+def _render_segment(segment: Segment) -> request_pb2.Segment:
+    return request_pb2.Segment(
+        start=segment.start,
+        end=segment.end,
+        text=segment.text,
+        language=segment.language,
+        tokens=segment.tokens,
+        temperature=segment.temperature,
+        avg_logprob=segment.avg_logprob,
+        compression_ratio=segment.compression_ratio,
+        no_speech_prob=segment.no_speech_prob,
+        words=[request_pb2.Word(word=w.word, start=w.start, end=w.end) for w in segment.words],
+    )
+
+
+def _parse_segment(message: request_pb2.Segment) -> Segment:
+    return Segment(
+        start=message.start,
+        end=message.end,
+        text=message.text,
+        language=message.language,
+        tokens=tuple(message.tokens),
+        temperature=message.temperature,
+        avg_logprob=message.avg_logprob,
+        compression_ratio=message.compression_ratio,
+        no_speech_prob=message.no_speech_prob,
+        words=tuple(Word(w.word, w.start, w.end) for w in message.words),
+    )
 
 
 def render_finish_reason(reason: FinishReason | None) -> request_pb2.FinishReason.ValueType:
@@ -53,6 +97,7 @@ def render_usage(usage: Usage) -> request_pb2.Usage:
         prompt_image_tokens=usage.prompt_image_tokens,
         completion_text_tokens=usage.completion_text_tokens,
         completion_audio_tokens=usage.completion_audio_tokens,
+        prompt_audio_seconds=usage.prompt_audio_seconds,
     )
 
 
@@ -63,6 +108,7 @@ def parse_usage(message: request_pb2.Usage) -> Usage:
         prompt_image_tokens=message.prompt_image_tokens,
         completion_text_tokens=message.completion_text_tokens,
         completion_audio_tokens=message.completion_audio_tokens,
+        prompt_audio_seconds=message.prompt_audio_seconds,
     )
 
 
