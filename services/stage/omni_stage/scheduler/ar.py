@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 
-from omni_common.errors import OmniError, Overloaded
+from omni_common.errors import OmniError
 from omni_common.request import RequestKey
 from omni_stage.core.ar_queue import ArQueue
 from omni_stage.scheduler.ar_contract import Batch, ModelRunner
@@ -71,8 +71,7 @@ class ArScheduler(Worker):
 
     def _admit(self, request: NewRequest) -> Sequence[Outgoing]:
         if not self._queue.admit(request.key):
-            message = f"Stage '{self.stage}' has {self._queue.waiting} requests waiting."
-            return (Failed(request.key, Overloaded(message, stage=self.stage)),)
+            return self._refuse(request.key, self._queue.waiting)
         return self._tell_runner(request.key, lambda: self._runner.open(request))
 
     def _tell_runner(self, key: RequestKey, call: Callable[[], None]) -> Sequence[Outgoing]:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Protocol
 
-from omni_common.errors import OmniError, Overloaded
+from omni_common.errors import OmniError
 from omni_common.request import RequestKey
 from omni_stage.core.stream_queue import StreamQueue, Turn
 from omni_stage.scheduler.contract import (
@@ -38,14 +38,18 @@ from omni_stage.scheduler.worker import Wait, Worker
 STEP_BUDGET = 0.002
 
 
-class Session(Protocol):
+class Finishing(Protocol):
+    """The end of a session."""
+
+    def finish(self) -> tuple[Sequence[object], object]:
+        """All sources are done: the last chunks to emit, and the request's result."""
+
+
+class Session(Finishing, Protocol):
     """One request's state in a streaming stage. OmniError fails the request; so does anything else, as StageFailed."""
 
     def push(self, source: str, chunks: Sequence[object]) -> Sequence[object]:
         """Takes all chunks that have queued up from one source; what it returns is emitted."""
-
-    def finish(self) -> tuple[Sequence[object], object]:
-        """All sources are done: the last chunks to emit, and the request's result."""
 
     def close(self) -> None:
         """Frees what the session holds. Called once, however the request ends."""
@@ -76,7 +80,9 @@ class StreamScheduler(Worker):
             return ()
         match item:
             case NewRequest(key):
-                return self._admit(item)
+                if not self._queue.admit(key):
+                    return self._refuse(key, self._queue.waiting)
+                self._requests[key] = item
             case Chunk(key, source, chunk):
                 self._queue.push(key, source, chunk)
             case Done(key, source):
@@ -85,13 +91,6 @@ class StreamScheduler(Worker):
                 self._queue.pause(key)
             case Resume(key):
                 self._queue.resume(key)
-        return ()
-
-    def _admit(self, request: NewRequest) -> Sequence[Outgoing]:
-        if not self._queue.admit(request.key):
-            message = f"Stage '{self.stage}' has {self._queue.waiting} requests waiting."
-            return (Failed(request.key, Overloaded(message, stage=self.stage)),)
-        self._requests[request.key] = request
         return ()
 
     def _drop(self, key: RequestKey) -> Sequence[Outgoing]:
@@ -146,7 +145,7 @@ class StreamScheduler(Worker):
         return None
 
     def _finish(self, key: RequestKey) -> Sequence[Outgoing]:
-        ended = self._attempt(partial(_finished, self._sessions[key]))
+        ended = self._attempt(partial(finished, self._sessions[key]))
         self._end(key)
         if isinstance(ended, OmniError):
             return (Failed(key, ended),)
@@ -173,6 +172,6 @@ def _pushed(session: Session, source: str, chunks: Sequence[object]) -> tuple[ob
     return tuple(session.push(source, chunks))
 
 
-def _finished(session: Session) -> tuple[tuple[object, ...], object]:
+def finished(session: Finishing) -> tuple[tuple[object, ...], object]:
     chunks, value = session.finish()
     return tuple(chunks), value

@@ -23,7 +23,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from omni_common.errors import OmniError, StageFailed
+from omni_common.errors import OmniError, Overloaded, StageFailed
 from omni_common.request import RequestKey
 from omni_stage.scheduler.contract import (
     Dropped,
@@ -177,6 +177,10 @@ class Worker(ABC):
                 self._meter.ended(answer.key)
         if kept and self._outbox is not None:
             self._outbox(kept)
+
+    def _refuse(self, key: RequestKey, waiting: int) -> Sequence[Outgoing]:
+        message = f"Stage '{self.stage}' has {waiting} requests waiting."
+        return (Failed(key, Overloaded(message, stage=self.stage)),)
 
     def _attempt(self, call: Callable[[], Value]) -> Value | OmniError:
         """Runs other people's code: what it raises fails requests, never the loop."""
