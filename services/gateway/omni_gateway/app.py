@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from fastapi import FastAPI, Request
 from starlette.exceptions import HTTPException
@@ -17,14 +17,18 @@ from omni_gateway.readiness import model_body, readiness_body
 from omni_gateway.replies import HttpError, JsonReply, error_reply, http_error_reply
 
 
-def build_app(client: Client, chat: ASGIApp, *, serving: Callable[[], bool], created: int, clock: Clock) -> ASGIApp:
-    """`serving` says whether this process takes work; `created` is the Unix time that models are dated with."""
+def build_app(
+    client: Client, generating: Mapping[str, ASGIApp], *, serving: Callable[[], bool], created: int, clock: Clock
+) -> ASGIApp:
+    """`generating` are the endpoints that make something, by route; `serving` says whether this process takes work;
+    `created` is the Unix time that models are dated with."""
     app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False)
-    app.add_route("/v1/chat/completions", chat, methods=["POST"])  # type: ignore[arg-type]  # an ASGI app is a route, too
+    for route, endpoint in generating.items():
+        app.add_route(route, endpoint, methods=["POST"])  # type: ignore[arg-type]  # an ASGI app is a route, too
     _add_models(app, client, created)
     _add_probes(app, client, serving)
     _add_failures(app)
-    return RequestEdge(app, clock=clock)
+    return RequestEdge(app, routes=generating, clock=clock)
 
 
 def _add_models(app: FastAPI, client: Client, created: int) -> None:

@@ -14,10 +14,11 @@ from omni_common.deadline import Deadline
 from omni_common.errors import OmniError, Reason
 from omni_common.lifecycle import Lifecycle
 from omni_gateway.app import build_app
-from omni_gateway.chat.endpoint import ChatEndpoint
+from omni_gateway.chat import endpoint as chat
 from omni_gateway.chat.transcripts import Transcripts
 from omni_gateway.client import Client
 from omni_gateway.http.protocol import HttpServer
+from omni_gateway.serving import Serving
 from omni_gateway.settings import GatewaySettings
 
 logger = logging.getLogger(__name__)
@@ -34,9 +35,10 @@ class Gateway:
         self._lifecycle: Lifecycle | None = None
         self.client = Client(settings.coordinators, credits=settings.output_credits)
         transcripts = Transcripts(clock=clock, lifetime=settings.audio_lifetime.total_seconds())
+        shared = Serving(self.client, settings, clock=clock)
         self.app = build_app(
             self.client,
-            ChatEndpoint(self.client, transcripts, settings, clock=clock),
+            {chat.ROUTE: chat.ChatEndpoint(shared, transcripts)},
             serving=lambda: self._lifecycle is not None and self._lifecycle.serving,
             created=int(time.time()),
             clock=clock,

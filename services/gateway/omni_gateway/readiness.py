@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from omni_gateway.chat.chunks import Json
+from omni_gateway.http.sse import Json
 from omni_gateway.pipelines import PipelineView, StageView
 
 

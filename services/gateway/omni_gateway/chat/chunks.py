@@ -3,27 +3,16 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-import orjson
-
 from omni_common.request import FinishReason, StageReport, Usage
-
-Json = dict[str, object]
-
-DONE = b"data: [DONE]\n\n"
-PING = b": ping\n\n"  # a comment, which every SSE reader skips
+from omni_gateway.http.sse import Json
 
 
 def new_audio_id() -> str:
     """Hard to guess: whoever knows it can replay what was said."""
     return f"audio_{secrets.token_hex(16)}"
-
-
-def sse(body: Mapping[str, object]) -> bytes:
-    """One server-sent event."""
-    return b"data: " + orjson.dumps(body) + b"\n\n"
 
 
 def usage_body(usage: Usage) -> Json:

@@ -6,8 +6,9 @@ import base64
 
 from omni_gateway.audio.speech import SpeechFile
 from omni_gateway.call import Call, Finished
-from omni_gateway.chat.chunks import Completion, Json, Speech, timings_body
-from omni_gateway.chat.tally import Tally
+from omni_gateway.chat.chunks import Completion, Speech, timings_body
+from omni_gateway.http.sse import Json
+from omni_gateway.tally import Tally
 
 
 async def gather(call: Call, tally: Tally, speech: SpeechFile | None) -> Finished:

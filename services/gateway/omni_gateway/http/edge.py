@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Iterable
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -10,7 +11,7 @@ from omni_common.clock import Clock
 from omni_common.telemetry.logs import bound
 from omni_common.telemetry.names import HTTP_IN_FLIGHT, HTTP_REQUESTS
 
-_ROUTES = frozenset({"/v1/chat/completions", "/v1/models", "/livez", "/readyz"})
+_ROUTES = frozenset({"/v1/models", "/v1/audio/voices", "/livez", "/readyz"})
 _METHODS = frozenset({"GET", "POST", "HEAD", "OPTIONS", "PUT", "PATCH", "DELETE"})
 
 
@@ -18,8 +19,10 @@ class RequestEdge:
     """Gives each request an identifier of our own making (a caller's could hijack another's), tells how long the
     answer took to begin, counts."""
 
-    def __init__(self, app: ASGIApp, *, clock: Clock) -> None:
+    def __init__(self, app: ASGIApp, *, routes: Iterable[str], clock: Clock) -> None:
+        """`routes` are those that the application was given beside its own."""
         self._app = app
+        self._routes = _ROUTES.union(routes)
         self._clock = clock
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -28,7 +31,7 @@ class RequestEdge:
             return
         request_id = f"req_{secrets.token_hex(16)}"
         scope.setdefault("state", {})["request_id"] = request_id
-        route, began, status = _route(scope["path"]), self._clock(), 0
+        route, began, status = self._route(scope["path"]), self._clock(), 0
 
         async def labelled(message: Message) -> None:
             nonlocal status
@@ -50,9 +53,8 @@ class RequestEdge:
                 method = scope["method"] if scope["method"] in _METHODS else "other"
                 HTTP_REQUESTS.labels(route, method, str(status)).inc()
 
-
-def _route(path: str) -> str:
-    """A label from a closed list, whatever callers ask for."""
-    if path in _ROUTES:
-        return path
-    return "/v1/models/{id}" if path.startswith("/v1/models/") else "other"
+    def _route(self, path: str) -> str:
+        """A label from a closed list, whatever callers ask for."""
+        if path in self._routes:
+            return path
+        return "/v1/models/{id}" if path.startswith("/v1/models/") else "other"

@@ -43,6 +43,12 @@ class Sender:
     async def end(self) -> None:
         await self._write(b"", more=False)
 
+    async def whole(self, content_type: str, data: bytes) -> None:
+        """A complete reply."""
+        await self.start(200, {"content-type": content_type, "content-length": str(len(data))})
+        await self.write(data)
+        await self.end()
+
     async def _write(self, data: bytes, *, more: bool) -> None:
         with anyio.move_on_after(self._stall) as scope:
             await self._send({"type": "http.response.body", "body": data, "more_body": more})

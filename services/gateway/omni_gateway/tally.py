@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from omni_common.clock import Clock
-from omni_common.request import AudioOutput, TextOutput
+from omni_common.request import AudioOutput, Segment, TextOutput
 from omni_common.telemetry.names import (
     AUDIO_RTF,
     AUDIO_SECONDS,
@@ -21,8 +21,9 @@ from omni_gateway.call import Admitted, Event, Finished
 class Batch:
     """The outputs among some events, by kind and each in order."""
 
-    text: tuple[str, ...]
-    audio: tuple[AudioOutput, ...]
+    text: tuple[str, ...] = ()
+    audio: tuple[AudioOutput, ...] = ()
+    segments: tuple[Segment, ...] = ()
 
 
 @dataclass(slots=True)
@@ -50,6 +51,7 @@ class Tally:
     def see(self, events: Sequence[Event]) -> Batch:
         text: list[str] = []
         audio: list[AudioOutput] = []
+        segments: list[Segment] = []
         for event in events:
             match event:
                 case Admitted(request_id):
@@ -59,15 +61,18 @@ class Tally:
                 case AudioOutput(pcm, rate):
                     audio.append(event)
                     self.audio_seconds += len(pcm) / 2 / rate
+                case Segment(text=piece):
+                    segments.append(event)
+                    self.pieces.append(piece)
                 case Finished():
                     self.finished = event
         now = self.clock() - self.began
-        if (text or audio) and self.first_output is None:
+        if (text or audio or segments) and self.first_output is None:
             self.first_output = now
         if audio and self.first_audio is None:
             self.first_audio = now
         self.pieces += text
-        return Batch(tuple(text), tuple(audio))
+        return Batch(tuple(text), tuple(audio), tuple(segments))
 
     def record(self, pipeline: str) -> None:
         """Adds the answer to the metrics; `pipeline` is one that a coordinator named."""
@@ -81,6 +86,8 @@ class Tally:
         if self.audio_seconds:
             AUDIO_RTF.labels(pipeline).observe((self.clock() - self.began) / self.audio_seconds)
         usage = self.finished.usage
+        if usage.prompt_audio_seconds:
+            AUDIO_SECONDS.labels(pipeline, "in").inc(usage.prompt_audio_seconds)
         for kind, modality, count in (
             ("prompt", "all", usage.prompt_tokens),
             ("completion", "text", usage.completion_text_tokens),
