@@ -15,6 +15,7 @@ from tests.parity.reference import Reference, Spoken
 from omni_cli.launcher.mesh import open_mesh
 from omni_cli.launcher.network import free_port
 from omni_cli.launcher.plan import Wishes
+from omni_cli.serving import serve
 from omni_stage.models.qwen3_omni.components.tiny import make_tiny
 
 
@@ -40,6 +41,7 @@ class Expected:
     def __init__(self, folder: Path) -> None:
         self._reference = Reference(folder)
         self.of = cache(self._of)
+        self.say = cache(self._reference.say)
 
     def _of(self, case: str, draw: Draw) -> Spoken:
         return self._reference.generate(messages(case), draw)
@@ -54,7 +56,7 @@ def expected(tiny: Path) -> Expected:
 async def served(tiny: Path, anyio_backend: str) -> AsyncIterator[Served]:
     """A whole mesh of processes, as `omni up` starts it, and OpenAI's own client of it."""
     said: list[str] = []
-    wishes = Wishes("qwen3-omni", tiny, port=free_port("127.0.0.1"), device="cpu")
+    wishes = Wishes((serve("qwen3-omni", tiny),), port=free_port("127.0.0.1"), device="cpu")
     async with open_mesh(wishes, say=said.append, verbose=False) as mesh:
         await mesh.until_ready()
         async with strict_client(mesh.url) as client:

@@ -15,7 +15,7 @@ from typing import Self
 from omni_common.errors import OmniError
 from omni_common.request import AudioOutput, GenerationRequest, Output, RequestKey, TerminalResult, TextOutput
 from omni_stage.program import ModelFamily, StageContext, StageProgram
-from omni_stage.scheduler.contract import Chunk, Done, Emit, Failed, NewRequest, Outgoing, Result
+from omni_stage.scheduler.contract import Chunk, Done, Dropped, Emit, Failed, Load, NewRequest, Outgoing, Result
 
 
 @dataclass
@@ -27,6 +27,8 @@ class Answer:
     results: dict[str, TerminalResult] = field(default_factory=dict)
     error: OmniError | None = None
     over: threading.Event = field(default_factory=threading.Event)
+    speaking: threading.Event = field(default_factory=threading.Event)
+    dropped: set[str] = field(default_factory=set)
 
     @property
     def text(self) -> str:
@@ -85,6 +87,14 @@ class InProcess:
         assert answer.over.wait(timeout)
         return answer
 
+    def abort(self, name: str) -> None:
+        """Drops a request that every stage has begun. It is over when all have said that they dropped it."""
+        for program in self._programs.values():
+            program.scheduler.abort(RequestKey(name))
+
+    def loads(self) -> Mapping[str, Load]:
+        return {name: program.scheduler.load() for name, program in self._programs.items()}
+
     def _feeds(self, stage: str) -> bool:
         """Whether the stage is begun by a payload, the caller's included."""
         return stage == self._pipeline.entry or any(stage in s.to for s in self._pipeline.stages)
@@ -104,6 +114,8 @@ class InProcess:
                 live.answer.chunks.append((stage, chunk))
                 if isinstance(chunk, TextOutput | AudioOutput):
                     live.answer.outputs.append((stage, chunk))
+                if isinstance(chunk, AudioOutput):
+                    live.answer.speaking.set()
                 for target in to or self._streams(stage, live):
                     self._programs[target].scheduler.submit(Chunk(key, stage, chunk))
             case Result(key, value):
@@ -113,6 +125,11 @@ class InProcess:
                     self._end(key, live, stage, value)
                 elif value is not None:
                     self._pass_on(key, live, stage, value)
+            case Dropped(key):
+                live.answer.dropped.add(stage)
+                if live.answer.dropped == set(self._programs):
+                    del self._live[key]
+                    live.answer.over.set()
             case Failed(key, error):
                 live.answer.error = error
                 del self._live[key]

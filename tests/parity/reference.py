@@ -20,6 +20,8 @@ from numpy.typing import NDArray
 from tests.parity.cases import FRAMES, TEXT_TOKENS, Draw
 from transformers import (
     AutoTokenizer,
+    LogitsProcessor,
+    LogitsProcessorList,
     Qwen2VLImageProcessorPil,
     Qwen3OmniMoeForConditionalGeneration,
     WhisperFeatureExtractor,
@@ -51,6 +53,23 @@ class Reference:
         self.model: Any = Qwen3OmniMoeForConditionalGeneration.from_pretrained(folder, dtype=torch.float32).eval()
         # transformers reads this of the talker's config, where it is not (5.17 to 5.23).
         self.model.talker.config.audio_config = self.model.config.thinker_config.audio_config
+
+    def say(self, turn: str, words: str, draw: Draw, speaker: str = "Ethan") -> Spoken:
+        """What the whole model says when a user's turn is answered with just these words."""
+        script = [*self._tokenizer(words)["input_ids"], self.model.config.im_end_token_id]
+        inputs = self.inputs([Message(Role.USER, (Text(turn),))])
+        sampled = draw.seed is not None
+        with self._seeded(draw.seed or 0):
+            sequence, wave = self.model.generate(
+                **inputs,
+                speaker=speaker,
+                thinker_max_new_tokens=len(script),
+                thinker_do_sample=False,
+                thinker_logits_processor=LogitsProcessorList([_Script(inputs["input_ids"].shape[1], script)]),
+                talker_max_new_tokens=FRAMES,
+                talker_do_sample=sampled,
+            )
+        return Spoken(sequence[0, inputs["input_ids"].shape[1] :].tolist(), wave.reshape(-1))
 
     def generate(self, messages: Sequence[Message], draw: Draw) -> Spoken:
         inputs = self.inputs(messages)
@@ -119,6 +138,18 @@ class Reference:
         made["video_grid_thw"] = torch.tensor([grid])
         made["video_second_per_grid"] = torch.tensor([_TIME / video.fps])
         return _expand(text, Modality.VIDEO, [math.prod(grid) // _MERGE**2])
+
+
+class _Script(LogitsProcessor):  # type: ignore[misc]
+    """Leaves each new token no choice."""
+
+    def __init__(self, prompt: int, script: Sequence[int]) -> None:
+        self._prompt, self._script = prompt, script
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        forced = torch.full_like(scores, float("-inf"))
+        forced[:, self._script[input_ids.shape[1] - self._prompt]] = 0.0
+        return forced
 
 
 def _content(message: Message) -> str | list[dict[str, str]]:

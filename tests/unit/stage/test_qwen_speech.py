@@ -12,7 +12,7 @@ from tests.parity.in_process import InProcess
 
 from omni_common.request import FinishReason, GenerationRequest, Message, Modality, Role, Sampling, Text
 from omni_stage.models import load_family
-from omni_stage.models.qwen3_omni.payload_types import CodecFrames, SpokenToken, TextTokens
+from omni_stage.models.qwen3_omni.payload_types import CodecFrames, SpokenTokens, TextTokens
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +38,7 @@ def test_a_reply_of_one_token_is_not_spoken(stages: InProcess) -> None:
 def test_the_last_token_is_written_but_not_spoken(stages: InProcess) -> None:
     answer = stages.run(greedy())
     written = [i for _, c in answer.chunks if isinstance(c, TextTokens) for i in c.ids]
-    spoken = [c for _, c in answer.chunks if isinstance(c, SpokenToken)]
+    spoken = [c for _, c in answer.chunks if isinstance(c, SpokenTokens)]
     assert len(spoken) == len(written) - 1
 
 

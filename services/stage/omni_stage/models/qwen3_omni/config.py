@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from omni_common.pipeline import PipelineConfig, StageConfig
-from omni_common.request import Modality
+from omni_common.request import Modality, Task
 from omni_stage.checkpoint import Checkpoint
 
 SAMPLE_RATE = 24_000
@@ -52,6 +52,7 @@ PIPELINE = PipelineConfig(
     ),
     input_modalities=frozenset({Modality.TEXT, Modality.IMAGE, Modality.AUDIO, Modality.VIDEO}),
     output_modalities=frozenset({Modality.TEXT, Modality.AUDIO}),
+    tasks=frozenset({Task.CHAT, Task.SPEECH}),
     voices=("chelsie", "ethan", "aiden"),
     default_voice="ethan",
 )

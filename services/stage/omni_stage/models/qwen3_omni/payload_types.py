@@ -47,11 +47,15 @@ class AudioInputs:
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """The tokenised conversation. `speech`: the caller asked for audio."""
+    """The tokenised conversation. `speech`: the caller asked for audio.
+
+    `script` is the answer where it is given, its end mark included; the thinker then has nothing to choose.
+    """
 
     layout: Layout
     speech: bool
     usage: Usage
+    script: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,10 +126,10 @@ class TalkerPrefill:
 
 
 @dataclass(frozen=True, slots=True)
-class SpokenToken:
-    """The embedding [H] of one generated text token that is to be spoken."""
+class SpokenTokens:
+    """The embeddings [n, H] of the next text tokens that are to be spoken."""
 
-    embedding: Tensor
+    embeddings: Tensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +152,7 @@ PAYLOADS: tuple[type, ...] = (
     TextEnd,
     TextTokens,
     TalkerPrefill,
-    SpokenToken,
+    SpokenTokens,
     CodecFrames,
 )
 

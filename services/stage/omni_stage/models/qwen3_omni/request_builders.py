@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 
 from omni_common.errors import InvalidRequest
-from omni_common.request import GenerationParams, Modality, Sampling
+from omni_common.request import (
+    GenerationParams,
+    GenerationRequest,
+    Media,
+    Message,
+    Modality,
+    Role,
+    Sampling,
+    Task,
+    Text,
+)
 from omni_stage.models.qwen3_omni.config import PIPELINE
 
 MAX_TEXT_TOKENS = 2048  # where the caller sets no limit
 MAX_FRAMES = 4096  # of speech: 5 minutes 28 seconds
+# Before a text that is to be said word for word. The talker hears all of the user's turns and nothing of the system's,
+# so what the caller says about the way of speaking stands in the user's turn too, before this.
+READ_ALOUD = "Read this text aloud, word for word:\n\n"
 
 _RANGES: Mapping[str, tuple[float, float]] = {
     "temperature": (0.0, 2.0),
@@ -58,15 +72,26 @@ def check(params: GenerationParams, voices: Collection[str]) -> None:
         voice_of(params, voices)
 
 
-def _check(settings: Sampling, where: str) -> None:
-    for name, (least, most) in _RANGES.items():
-        value = getattr(settings, name)
-        if value is not None and not least <= value <= most:
-            raise InvalidRequest(f"{name} must be from {least:g} to {most:g}.", param=f"{where}{name}")
-
-
 def voice_of(params: GenerationParams, known: Collection[str]) -> str:
     voice = (params.voice or PIPELINE.default_voice).lower()
     if voice not in known:
-        raise InvalidRequest(f"There is no voice '{voice}'; there are {', '.join(sorted(known))}.", param="audio.voice")
+        param = "voice" if params.task is Task.SPEECH else "audio.voice"
+        raise InvalidRequest(f"There is no voice '{voice}'; there are {', '.join(sorted(known))}.", param=param)
     return voice
+
+
+def reading(request: GenerationRequest) -> tuple[Message, str]:
+    """The turn that asks for a text to be read, and that text. Raises InvalidRequest when there is nothing to read."""
+    if Modality.AUDIO not in request.params.modalities:
+        raise InvalidRequest("A request to read a text aloud must ask for audio.", param="modalities")
+    said: dict[Role, str] = defaultdict(str)
+    for message in request.messages:
+        for part in message.parts:
+            if isinstance(part, Media):
+                raise InvalidRequest("Only text can be read aloud.", param=part.param or None)
+            said[message.role] += part.text
+    instructions, text = said[Role.SYSTEM].strip(), said[Role.USER].strip()
+    if not text:
+        raise InvalidRequest("The input has no text to say.", param="input")
+    asked = f"{instructions}\n\n{READ_ALOUD}" if instructions else READ_ALOUD
+    return Message(Role.USER, (Text(f"{asked}{text}"),)), text

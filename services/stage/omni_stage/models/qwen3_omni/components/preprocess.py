@@ -9,8 +9,8 @@ from pathlib import Path
 import torch
 from transformers import Qwen3OmniMoeConfig
 
-from omni_common.errors import ContextTooLong, InvalidRequest
-from omni_common.request import GenerationRequest, Media, Modality, Usage
+from omni_common.errors import ContextTooLong, InvalidRequest, OmniError, Reason
+from omni_common.request import GenerationRequest, Media, Modality, Task, Usage
 from omni_stage.components.tensors import from_torch, to_torch
 from omni_stage.media import MediaBudget, decode_audio, decode_image, decode_video
 from omni_stage.models.qwen3_omni.components.mel import RATE, audio_tokens, log_mels
@@ -18,7 +18,7 @@ from omni_stage.models.qwen3_omni.components.pixels import PixelRules, size_imag
 from omni_stage.models.qwen3_omni.components.prompt import PromptBuilder
 from omni_stage.models.qwen3_omni.config import VIDEO_FPS
 from omni_stage.models.qwen3_omni.payload_types import AudioInputs, ImageInputs, Layout, Preprocessed, Prompt
-from omni_stage.models.qwen3_omni.request_builders import check
+from omni_stage.models.qwen3_omni.request_builders import MAX_FRAMES, check, reading
 
 
 @dataclass(slots=True)
@@ -39,6 +39,7 @@ class Preprocessor:
         config = whole.thinker_config
         self._voices = frozenset(whole.talker_config.speaker_id)
         self._context: int = config.text_config.max_position_embeddings
+        self._end: int = whole.im_end_token_id
         self._rules = PixelRules.of(folder)
         self._budget = MediaBudget() if budget is None else budget
         self._prompts = PromptBuilder(
@@ -51,9 +52,11 @@ class Preprocessor:
         )
 
     def prepare(self, request: GenerationRequest) -> Preprocessed:
-        """Raises InvalidRequest, naming the part, for media and settings that cannot be used, and ContextTooLong."""
-        speech = Modality.AUDIO in request.params.modalities
+        """Raises InvalidRequest, naming the part, for media and settings that cannot be used, and CONTEXT_TOO_LONG."""
         check(request.params, self._voices)
+        if request.params.task is Task.SPEECH:
+            return self._prepare_reading(request)
+        speech = Modality.AUDIO in request.params.modalities
         media = self._decode(request)
         image_grid, video_grid = ([self._rules.grid(f) for f in frames] for frames in (media.images, media.videos))
         counts = {
@@ -83,6 +86,19 @@ class Preprocessor:
             audios=AudioInputs(tuple(map(from_torch, media.mels))) if media.mels else None,
         )
 
+    def _prepare_reading(self, request: GenerationRequest) -> Preprocessed:
+        turn, text = reading(request)
+        ids = self._prompts.build((turn,), {})
+        words = self._prompts.encode(text)
+        script = (*words, self._end)
+        if (needed := len(ids) + len(script)) > self._context:
+            raise _too_long(f"Saying this takes {needed} tokens; this model's context holds {self._context}.")
+        if len(words) >= MAX_FRAMES:  # each is heard with a frame of its own
+            raise _too_long(f"The input has {len(words)} tokens; fewer than {MAX_FRAMES} can be said at once.")
+        layout = Layout(from_torch(torch.tensor(ids)), None, None, (), ())
+        usage = Usage(prompt_tokens=len(ids))
+        return Preprocessed(Prompt(layout, speech=True, usage=usage, script=script), images=None, audios=None)
+
     def _decode(self, request: GenerationRequest) -> _Media:
         media = _Media([], [], [], [])
         clips: list[torch.Tensor] = []
@@ -101,6 +117,10 @@ class Preprocessor:
         if clips:
             media.mels = log_mels(clips)
         return media
+
+
+def _too_long(message: str) -> OmniError:
+    return OmniError(Reason.CONTEXT_TOO_LONG, message, param="input")
 
 
 def _media_parts(request: GenerationRequest) -> Iterator[Media]:

@@ -49,13 +49,14 @@ class PromptBuilder:
             if isinstance(piece, str):
                 plain.append(piece)
                 continue
-            ids += self._encode(plain)
+            ids += self.encode("".join(plain))
             plain.clear()
             ids += [piece] * next(left[piece]) if piece in left else [piece]
-        return ids + self._encode(plain)
+        return ids + self.encode("".join(plain))
 
-    def _encode(self, plain: Sequence[str]) -> list[int]:
-        ids: list[int] = self._plain.encode("".join(plain), add_special_tokens=False).ids if any(plain) else []
+    def encode(self, plain: str) -> list[int]:
+        """A text's ids; what looks like a control token is spelt out."""
+        ids: list[int] = self._plain.encode(plain, add_special_tokens=False).ids if plain else []
         return ids
 
     def _pieces(self, rendered: str, texts: Sequence[str]) -> Iterator[str | int]:

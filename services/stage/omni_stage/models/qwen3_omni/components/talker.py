@@ -29,7 +29,7 @@ from omni_stage.models.qwen3_omni.components.weights import Weights
 from omni_stage.models.qwen3_omni.payload_types import (
     CodecFrames,
     Layout,
-    SpokenToken,
+    SpokenTokens,
     TalkerPrefill,
     TalkerPrompt,
     expect,
@@ -47,7 +47,7 @@ class TalkerSequence(ArSequence):
     voice: int
     residual: Sampler  # for the code predictor; shares the random numbers of `sampler`
     prefill: TalkerPrefill | None = None
-    text: deque[torch.Tensor] = field(default_factory=deque)  # embeddings of tokens not spoken yet
+    text: deque[torch.Tensor] = field(default_factory=deque)  # projected embeddings of tokens not spoken yet
     text_ended: bool = False
     end_marked: bool = False
     length: int = 0  # of the prompt
@@ -106,7 +106,7 @@ class TalkerRunner(ArRunner[TalkerSequence, StepInput]):
         if isinstance(chunk, TalkerPrefill):
             sequence.prefill = chunk
         else:
-            sequence.text.append(self._read(expect(chunk, SpokenToken).embedding))
+            sequence.text.extend(self._of_text(self._read(expect(chunk, SpokenTokens).embeddings)))
 
     def finish_input(self, sequence: TalkerSequence, source: str) -> None:
         sequence.text_ended = True
@@ -168,7 +168,7 @@ class TalkerRunner(ArRunner[TalkerSequence, StepInput]):
             raise Internal("The talker was sent text before the prompt.")
         begin, sequence.end_mark, sequence.padding = self._of_text(self._read(heard.marks))
         header = self._of_text(self._read(heard.header))
-        first = self._of_text(sequence.text.popleft()[None])
+        first = sequence.text.popleft()[None]
         text = torch.cat([header, sequence.padding.expand(4, -1), begin[None], first])
         marks = [config.codec_nothink_id, config.codec_think_bos_id, config.codec_think_eos_id]
         marks += [sequence.voice, config.codec_pad_id, config.codec_bos_id]
@@ -197,8 +197,7 @@ class TalkerRunner(ArRunner[TalkerSequence, StepInput]):
     def _next_text(self, sequence: TalkerSequence) -> torch.Tensor:
         """The text that goes with the next frame: a token, once the end mark, then padding for ever."""
         if sequence.text:
-            projected: torch.Tensor = self._of_text(sequence.text.popleft()[None])[0]
-            return projected
+            return sequence.text.popleft()
         mark = sequence.padding if sequence.end_marked else sequence.end_mark
         sequence.end_marked = True
         if mark is None:

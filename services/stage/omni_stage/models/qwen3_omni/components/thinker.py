@@ -1,7 +1,8 @@
 """The thinker: reads the whole prompt, writes the text, and tells the talker what it may hear.
 
 The talker gets, at the prompt's run, one row per position of the user's turns, and then each token's embedding as it
-is made. The last token, an end mark or a cut, is never spoken.
+is made. The last token, an end mark or a cut, is never spoken. Of text the talker hears embeddings only, so an answer
+that is given word for word needs no step of the model.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from omni_stage.models.qwen3_omni.components.tokens import Detokenizer, Vocabula
 from omni_stage.models.qwen3_omni.components.weights import Weights
 from omni_stage.models.qwen3_omni.payload_types import (
     ImageFeatures,
-    SpokenToken,
+    SpokenTokens,
     TalkerPrefill,
     TextEnd,
     TextTokens,
@@ -116,7 +117,9 @@ class ThinkerRunner(ArRunner[ThinkerSequence, ThinkerStep]):
             text=Detokenizer(self._vocabulary) if stops else None,
         )
 
-    def before(self, sequence: ThinkerSequence) -> ThinkerStep:
+    def before(self, sequence: ThinkerSequence) -> ThinkerStep | None:
+        if sequence.source.prompt.script:
+            return None
         if sequence.next_embed is None:
             return self._prompt(sequence)
         position = len(sequence.ids) + sequence.generated - 1 + sequence.delta
@@ -143,8 +146,22 @@ class ThinkerRunner(ArRunner[ThinkerSequence, ThinkerStep]):
         spoken = embeds.cpu() if any(s.speaks for s in sequences) else embeds
         for row, (sequence, token) in enumerate(zip(sequences, chosen.tolist(), strict=True)):
             sequence.next_embed = embeds[row]
-            made += self._written(sequence, token, spoken[row])
+            made += self._written(sequence, token, spoken[row : row + 1])
         return made
+
+    def end(self, sequence: ThinkerSequence) -> Sequence[Outgoing]:
+        """A given answer, said at once."""
+        key, script = sequence.key, sequence.source.prompt.script
+        embeds = self._model.embed_tokens(sequence.ids.to(self._device))
+        spoken = self._model.embed_tokens(torch.tensor(script[:-1], device=self._device))
+        # Such a prompt has no media, whose rows alone come from the accept layer.
+        heard = self._prefill(sequence.ids, embeds, accepted=embeds)
+        return (
+            Emit(key, heard, to=("talker",)),
+            Emit(key, SpokenTokens(from_torch(spoken)), to=("talker",)),
+            Emit(key, TextTokens(script, TextEnd(FinishReason.STOP, sequence.prompt_usage)), to=("decode",)),
+            Result(key, None),
+        )
 
     def _prompt(self, sequence: ThinkerSequence) -> ThinkerStep:
         config = self._config.thinker_config
@@ -204,7 +221,7 @@ class ThinkerRunner(ArRunner[ThinkerSequence, ThinkerStep]):
             text = Emit(sequence.key, TextTokens((token,)), to=("decode",))
             if not sequence.speaks:
                 return (text,)
-            return (text, Emit(sequence.key, SpokenToken(from_torch(embed)), to=("talker",)))
+            return (text, Emit(sequence.key, SpokenTokens(from_torch(embed)), to=("talker",)))
         finish = FinishReason.STOP if ended else FinishReason.LENGTH
         end = TextEnd(finish, sequence.prompt_usage + Usage(completion_text_tokens=sequence.generated))
         return (Emit(sequence.key, TextTokens((token,), end), to=("decode",)), Result(sequence.key, None))

@@ -21,7 +21,7 @@ from omni_stage.models.qwen3_omni.payload_types import (
     ImageInputs,
     Layout,
     Prompt,
-    SpokenToken,
+    SpokenTokens,
     TalkerPrefill,
     TalkerPrompt,
     ThinkerInput,
@@ -55,7 +55,7 @@ def warm_talker(runner: TalkerRunner, weights: Weights) -> None:
     width = weights.config.talker_config.thinker_hidden_size
     rows = from_torch(torch.zeros(3, width))
     heard = TalkerPrefill(rows, from_torch(torch.tensor([False, True, False])), header=rows, marks=rows)
-    token = SpokenToken(from_torch(torch.zeros(width)))
+    token = SpokenTokens(from_torch(torch.zeros(1, width)))
     _run(runner, NewRequest(_KEY, _PARAMS, TalkerPrompt(_layout(weights))), (heard, token))
 
 
