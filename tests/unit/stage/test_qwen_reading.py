@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,6 +25,7 @@ from omni_common.request import (
 )
 from omni_stage.components.tensors import to_torch
 from omni_stage.models.qwen3_omni.components.preprocess import Preprocessor
+from omni_stage.models.qwen3_omni.request_builders import MAX_FRAMES
 
 PARAMS = GenerationParams(modalities=frozenset({Modality.AUDIO}), task=Task.SPEECH)
 CONTEXT = 4096  # of the tiny model
@@ -91,4 +94,18 @@ def test_a_text_is_refused_where_it_leaves_the_context_no_room(preprocessor: Pre
     assert whole.layout.ids.shape[0] + len(whole.script) in {CONTEXT - 1, CONTEXT}
     with pytest.raises(OmniError, match=f"context holds {CONTEXT}") as refused:
         preprocessor.prepare(asked(Text(" a" * (room + 1))))
+    assert (refused.value.reason, refused.value.param) == (Reason.CONTEXT_TOO_LONG, "input")
+
+
+def test_a_text_is_refused_that_has_a_token_for_every_frame_there_may_be(tiny_qwen: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "roomy"
+    shutil.copytree(tiny_qwen, folder)
+    config = json.loads((folder / "config.json").read_bytes())
+    config["thinker_config"]["text_config"]["max_position_embeddings"] = 4 * MAX_FRAMES
+    (folder / "config.json").write_text(json.dumps(config))
+    preprocessor = Preprocessor(folder)
+    words = len(preprocessor.prepare(asked(Text("a" + " a" * (MAX_FRAMES - 2)))).prompt.script) - 1
+    assert words == MAX_FRAMES - 1
+    with pytest.raises(OmniError, match=f"fewer than {MAX_FRAMES} can be said") as refused:
+        preprocessor.prepare(asked(Text("a" + " a" * (MAX_FRAMES - 1))))
     assert (refused.value.reason, refused.value.param) == (Reason.CONTEXT_TOO_LONG, "input")
