@@ -59,7 +59,7 @@ class StreamedReply(ABC):
         first = await self._first(call)
         await sender.start(200, self.headers)
         try:
-            await sender.write(await self.head() + await self.render(first))
+            await sender.write(await self.head() + first)
             await self._body(call, sender, ping)
             await sender.write(await self.tail(self._finished))
             await sender.end()
@@ -73,11 +73,12 @@ class StreamedReply(ABC):
             await self.end_badly(sender, Internal())
             raise Internal from error
 
-    async def _first(self, call: Call) -> Batch:
-        batch = Batch()
-        while not self.tally.has_begun:
-            batch = self.tally.see(await call.read())
-        return batch
+    async def _first(self, call: Call) -> bytes:
+        """The first bytes of the body that outputs made; empty when none did to the end."""
+        first = b""
+        while not first and self.tally.finished is None:
+            first = await self.render(self.tally.see(await call.read()))
+        return first
 
     async def _body(self, call: Call, sender: Sender, ping: float) -> None:
         while self.tally.finished is None:
@@ -100,7 +101,6 @@ class EventStream(StreamedReply):
     def headers(self) -> Mapping[str, str]:
         return SSE_HEADERS
 
-    @abstractmethod
     async def keep_alive(self, sender: Sender) -> None:
         await sender.write(PING)
 

@@ -43,11 +43,6 @@ class Tally:
     def text(self) -> str:
         return "".join(self.pieces)
 
-    @property
-    def has_begun(self) -> bool:
-        """There is something to answer with."""
-        return self.first_output is not None or self.finished is not None
-
     def see(self, events: Sequence[Event]) -> Batch:
         text: list[str] = []
         audio: list[AudioOutput] = []
