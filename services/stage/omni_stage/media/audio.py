@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator, Iterator
+from contextlib import closing
 from typing import Any
 
 import numpy as np
@@ -10,7 +12,7 @@ from numpy.typing import NDArray
 
 from omni_common.request import Modality
 from omni_common.tensor import DType, Tensor
-from omni_stage.media import container, sniff, wav
+from omni_stage.media import container, mp3, sniff, wav
 from omni_stage.media.budget import Buffer, MediaBudget, Meter
 
 Samples = NDArray[np.float32]
@@ -20,28 +22,56 @@ _LOWEST_RATE, _HIGHEST_RATE = 4_000, 192_000
 
 
 def decode_audio(data: Buffer, budget: MediaBudget, rate: int = 16_000, *, param: str | None = None) -> Tensor:
-    """The sound as float32 mono samples in [-1, 1] at `rate` Hz; channels are averaged.
+    """The sound as float32 mono samples at `rate` Hz; channels are averaged. It is decoded from [-1, 1], which
+    resampling may leave by a little.
 
     Raises InvalidRequest, or OmniError REQUEST_TOO_LARGE when it exceeds the budget; both name `param`.
     """
     meter = budget.meter("audio", data, param)
+    samples = bytearray()
+    for block in _blocks(data, meter, rate):
+        meter.spend_bytes(block.nbytes)
+        samples += block.tobytes()
+    return Tensor(DType.FLOAT32, (len(samples) // 4,), memoryview(samples))
+
+
+def audio_blocks(
+    data: Buffer, budget: MediaBudget, rate: int = 16_000, *, param: str | None = None
+) -> Generator[Samples, None, None]:
+    """The same samples in blocks of about a second, each decoded when it is asked for: hours of sound in the memory
+    of a few blocks. None is empty.
+
+    The budget's seconds bound the whole sound, its wall time all decoding without the time between two blocks; its
+    decoded bytes do not count, as nothing is kept. Raises like decode_audio; that a file was cut off may show only at
+    its end. Closing the generator closes the decoder.
+    """
+    meter = budget.meter("audio", data, param)
+    with closing(_blocks(data, meter, rate)) as blocks:
+        for block in blocks:
+            with meter.stopped():
+                yield block
+
+
+def _blocks(data: Buffer, meter: Meter, rate: int) -> Generator[Samples, None, None]:
     form = sniff.require(Modality.AUDIO, data, meter)
     if form.name == "WAV":
         wav.check_complete(data, meter)
+    elif form.name == "MP3":
+        mp3.check_complete(data, meter)
     with container.opened(data, form, Modality.AUDIO, meter) as stream:
         track: _Track | None = None
         for frame in stream.container.decode(stream):
             meter.check_time()
             track = track or _Track(frame.sample_rate, rate, meter)
-            track.add(frame)
+            yield from track.add(frame)
         if track is None or not track.taken:
             raise meter.invalid("has no samples")
         container.check_complete(stream, form, track.seconds, meter)
-        return track.finish()
+        yield from track.finish()
 
 
 class _Track:
-    """The samples so far, mono and at the rate asked for."""
+    """Decoded frames on their way to blocks, mono and at the rate asked for."""
 
     def __init__(self, source_rate: int, rate: int, meter: Meter) -> None:
         if not _LOWEST_RATE <= source_rate <= _HIGHEST_RATE:
@@ -52,37 +82,41 @@ class _Track:
         self._source_rate = source_rate
         self._meter = meter
         self._resampler = None if source_rate == rate else soxr.ResampleStream(source_rate, rate, 1, dtype="float32")
-        self._samples = bytearray()
+        self._gathered: list[Samples] = []
+        self._count = 0
 
     @property
     def seconds(self) -> float:
         return self.taken / self._source_rate
 
-    def add(self, frame: Any) -> None:
+    def add(self, frame: Any) -> Iterator[Samples]:
+        """The blocks that are full now. A frame may hold half an hour: it is taken a second at a time."""
         if frame.sample_rate != self._source_rate:
             raise self._meter.invalid("changes its sample rate midway")
         self.taken += frame.samples
         self._meter.check_seconds(self.seconds)
-        mono = _mono(frame)
+        raw = frame.to_ndarray()
+        channels = raw if frame.format.is_planar else raw.reshape(frame.samples, -1).T
+        for at in range(0, frame.samples, self._source_rate):
+            with np.errstate(over="ignore"):  # what does not fit 32 bits is no number below
+                mono = _scaled(channels[:, at : at + self._source_rate]).mean(axis=0, dtype=np.float32)
+            self._gathered.append(mono)
+            self._count += len(mono)
+            if self._count >= self._source_rate:
+                yield from self._block(last=False)
+
+    def finish(self) -> Iterator[Samples]:
+        return self._block(last=True)
+
+    def _block(self, *, last: bool) -> Iterator[Samples]:
+        mono = np.concatenate(self._gathered) if self._gathered else np.zeros(0, np.float32)
+        self._gathered, self._count = [], 0
         if not np.isfinite(mono).all():
             raise self._meter.invalid("has samples that are not numbers")
-        self._keep(mono if self._resampler is None else self._resampler.resample_chunk(mono))
-
-    def finish(self) -> Tensor:
-        if self._resampler is not None:
-            self._keep(self._resampler.resample_chunk(np.zeros(0, np.float32), last=True))
-        data = memoryview(self._samples)
-        return Tensor(DType.FLOAT32, (data.nbytes // 4,), data)
-
-    def _keep(self, samples: Samples) -> None:
-        self._meter.spend_bytes(samples.nbytes)
-        self._samples += samples.tobytes()
-
-
-def _mono(frame: Any) -> Samples:
-    raw = frame.to_ndarray()
-    channels = raw if frame.format.is_planar else raw.reshape(frame.samples, -1).T
-    return np.ascontiguousarray(_scaled(channels).mean(axis=0, dtype=np.float32))
+        np.clip(mono, -1, 1, out=mono)
+        block = mono if self._resampler is None else self._resampler.resample_chunk(mono, last=last)
+        if block.size:
+            yield block
 
 
 def _scaled(samples: NDArray[Any]) -> NDArray[Any]:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import io
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from omni_common.errors import InvalidRequest, OmniError, Reason
@@ -55,6 +56,15 @@ class Meter:
     def check_time(self) -> None:
         if self.budget.clock() > self._until:
             raise self.too_large(f"takes more than {self.budget.max_wall:g} seconds to decode")
+
+    @contextmanager
+    def stopped(self) -> Iterator[None]:
+        """While others work, the clock stands still."""
+        since = self.budget.clock()
+        try:
+            yield
+        finally:
+            self._until += self.budget.clock() - since
 
     def check_pixels(self, width: int, height: int) -> None:
         if width * height > self.budget.max_pixels:

@@ -14,6 +14,7 @@ from omni_stage.program import ModelFamily
 FAMILIES: Mapping[str, str] = {
     "echo": "omni_stage.models.echo",
     "qwen3-omni": "omni_stage.models.qwen3_omni",
+    "whisper": "omni_stage.models.whisper",
 }
 """Family name → package with `config.PIPELINE`, `stages.FAMILY` and, where there are weights, `config.CHECKPOINT`;
 `config.configure(folder)` may refine the pipeline for one folder of them. Others join by entry points `omni.models`."""

@@ -1,0 +1,1 @@
+"""Where each result goes: every request takes the whole line of `config.py`, so there is nothing to decide."""
