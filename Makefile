@@ -1,11 +1,13 @@
 # The menu of this project. `make` alone prints it.
 
-PIPELINE ?= qwen3-omni
+PIPELINES ?= qwen3-omni piper whisper
 PORT ?= 8000
 PYTHON ?= python3
 BIN := .venv/bin
 TINY := .omni/tiny-qwen3-omni
-MODEL ?= $(if $(filter qwen3-omni,$(PIPELINE)),$(TINY))
+# Of qwen3-omni; the others come with their weights.
+MODEL ?= $(TINY)
+QWEN := $(filter qwen3-omni,$(PIPELINES))
 DISTRIBUTIONS := libs/omni_common services/coordinator services/gateway services/stage services/cli
 PROTOS := $(shell find proto -name '*.proto')
 TYPED := $(DISTRIBUTIONS) tests
@@ -20,7 +22,8 @@ export OMP_NUM_THREADS := 1
 help: ## This menu
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
-	@echo "  Variables: PIPELINE=$(PIPELINE) MODEL=$(MODEL) PORT=$(PORT) (MODEL: a folder or a hub id)"
+	@echo "  Variables: PIPELINES='$(PIPELINES)' PORT=$(PORT)"
+	@echo "             MODEL=$(MODEL) (of qwen3-omni: a folder or a hub id)"
 
 setup: .venv/.ready .venv/.stubs ## The environment in .venv, the gRPC stubs and the command .venv/bin/omni
 
@@ -59,8 +62,8 @@ $(TINY): | setup
 demo: setup ## A photo and a spoken question in, text and speech out, then everything stops
 	@$(BIN)/omni demo $(if $(filter-out $(TINY),$(MODEL)),--model '$(MODEL)')
 
-up: setup $(filter $(TINY),$(MODEL)) ## The mesh on this machine until Ctrl-C
-	@$(BIN)/omni up --pipeline '$(PIPELINE)' $(if $(MODEL),--model '$(MODEL)') --port $(PORT)
+up: setup $(if $(QWEN),$(filter $(TINY),$(MODEL))) ## The mesh on this machine until Ctrl-C
+	@$(BIN)/omni up $(PIPELINES:%=--pipeline %) $(if $(QWEN),--model 'qwen3-omni=$(MODEL)') --port $(PORT)
 
 test: setup tests/clients/node_modules/.ready ## All tests that need no GPU, the fast ones first
 	$(BIN)/pytest tests/unit tests/contract tests/integration tests/voices tests/parity

@@ -5,83 +5,20 @@ from __future__ import annotations
 import re
 import signal
 import socket
-import subprocess
 import sys
 import wave
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import anyio
 import anyio.abc
 import anyio.to_thread
-import openai
 import psutil
 import pytest
-from anyio.streams.buffered import BufferedByteReceiveStream
-
-from omni_cli.launcher.network import free_port
+from tests.integration.up_process import replicas_of, say, up
 
 pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
 README = Path(__file__).parents[2] / "README.md"
-STAGES = {"split-0", "upper-0", "count-0", "join-0", "say-0", "write-0", "beep-0"}
-
-
-class Up:
-    """A running `omni up`."""
-
-    def __init__(self, process: anyio.abc.Process, port: int) -> None:
-        assert process.stdout is not None
-        self._process = process
-        self._lines = BufferedByteReceiveStream(process.stdout)
-        self.port = port
-        self.said: list[str] = []
-
-    async def until(self, pattern: str) -> re.Match[str]:
-        """The first line from now on that matches."""
-        with anyio.fail_after(40):
-            while True:
-                line = (await self._lines.receive_until(b"\n", 1 << 16)).decode()
-                self.said.append(line)
-                if found := re.match(pattern, line):
-                    return found
-
-    async def ready(self) -> None:
-        await self.until(rf"omni is ready at http://127\.0\.0\.1:{self.port}/v1$")
-
-    def children(self) -> dict[str, psutil.Process]:
-        return {child.name(): child for child in psutil.Process(self._process.pid).children(recursive=True)}
-
-    async def stop(self, number: signal.Signals) -> int:
-        self._process.send_signal(number)
-        with anyio.fail_after(20):
-            return await self._process.wait()
-
-    def client(self) -> openai.AsyncOpenAI:
-        return openai.AsyncOpenAI(
-            base_url=f"http://127.0.0.1:{self.port}/v1", api_key="none", max_retries=0, _strict_response_validation=True
-        )
-
-
-@asynccontextmanager
-async def up(run: Path, *options: str) -> AsyncIterator[Up]:
-    port = free_port("127.0.0.1")
-    command = [sys.executable, "-m", "omni_cli", "up", "--pipeline", "echo", "--port", str(port), *options]
-    environment = {"PATH": "/usr/bin:/bin", "XDG_RUNTIME_DIR": str(run), "HOME": str(run)}
-    async with await anyio.open_process(command, env=environment, stderr=subprocess.STDOUT) as process:
-        try:
-            yield Up(process, port)
-        finally:
-            if process.returncode is None:
-                process.kill()
-
-
-async def say(mesh: Up, text: str) -> str:
-    async with mesh.client() as client:
-        with anyio.fail_after(20):
-            reply = await client.chat.completions.create(model="echo", messages=[{"role": "user", "content": text}])
-    return reply.choices[0].message.content or ""
 
 
 def arenas_of(stage: psutil.Process) -> set[Path]:
@@ -110,8 +47,8 @@ async def test_a_mesh_comes_up_serves_and_leaves_nothing_behind(tmp_path: Path) 
     async with up(tmp_path) as mesh:
         await mesh.ready()
         children = mesh.children()
-        assert children.keys() == STAGES | {"coordinator-0", "gateway-0", "forkserver"}
-        arenas = arenas_of(children["split-0"])
+        assert children.keys() == replicas_of("echo") | {"coordinator-0", "gateway-0", "fork-echo"}
+        arenas = arenas_of(children["echo-split-0"])
         assert arenas
         assert "hello" in (await say(mesh, "hello mesh")).lower()
         assert await mesh.stop(signal.SIGTERM) == 0
@@ -152,8 +89,8 @@ async def test_the_grpc_client_of_the_readme_works(tmp_path: Path, capfd: pytest
 async def test_a_killed_stage_comes_back_and_serves_again(tmp_path: Path) -> None:
     async with up(tmp_path) as mesh:
         await mesh.ready()
-        mesh.children()["join-0"].kill()
-        await mesh.until(r"join-0 was ended by SIGKILL; starting it again in 0\.2 s\.")
+        mesh.children()["echo-join-0"].kill()
+        await mesh.until(r"echo-join-0 was ended by SIGKILL; starting it again in 0\.2 s\.")
         await mesh.until(r"Every stage is ready again\.")
         assert "hello" in (await say(mesh, "hello again")).lower()
         assert await mesh.stop(signal.SIGTERM) == 0
@@ -163,12 +100,12 @@ async def test_when_the_launcher_is_killed_all_die_and_the_next_run_tidies_up(tm
     async with up(tmp_path) as mesh:
         await mesh.ready()
         children = mesh.children()
-        arenas = arenas_of(children["split-0"])
+        arenas = arenas_of(children["echo-split-0"])
         await mesh.stop(signal.SIGKILL)
     assert await gone(list(children.values()))
     (left,) = runs_in(tmp_path)
     async with up(tmp_path) as mesh:
-        await mesh.until(r"  split-0 +starting")
+        await mesh.until(r"  echo-split-0 +starting")
         assert not left.exists()
         assert not any(folder.exists() for folder in arenas)
         assert await mesh.stop(signal.SIGINT) == 0
@@ -178,7 +115,7 @@ async def test_replicas_colocation_and_several_coordinators_make_a_mesh_that_ser
     options = ["--replicas", "upper=2", "--colocate", "join,say", "--coordinators", "2"]
     async with up(tmp_path, *options) as mesh:
         await mesh.ready()
-        assert mesh.children().keys() >= {"upper-0", "upper-1", "coordinator-0", "coordinator-1"}
+        assert mesh.children().keys() >= {"echo-upper-0", "echo-upper-1", "coordinator-0", "coordinator-1"}
         for text in ("one", "two", "three"):
             assert text in (await say(mesh, text)).lower()
         assert await mesh.stop(signal.SIGTERM) == 0

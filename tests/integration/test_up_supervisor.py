@@ -15,11 +15,13 @@ import pytest
 
 from omni_cli.errors import LaunchFailed, leaves
 from omni_cli.launcher.plan import ProcessSpec, Tier
-from omni_cli.launcher.processes import Forker, Spawner, Starter, open_forker
+from omni_cli.launcher.processes import open_starters
 from omni_cli.launcher.supervisor import Ended, Supervisor, supervised
 from omni_common.clock import monotonic
 
 pytestmark = pytest.mark.anyio
+
+FAMILY = "tickers"
 
 # A service: says that it runs by connecting to a socket, then does as it is told by its settings.
 SERVICE = """
@@ -97,18 +99,18 @@ def ended() -> list[Ended]:
 
 
 def spec(name: str, reports: Reports, *, tier: Tier = Tier.STAGE, behaviour: str = "wait") -> ProcessSpec:
-    return ProcessSpec(name, "ticker", tier, {"REPORT": str(reports.path), "NAME": name, "BEHAVIOUR": behaviour})
+    settings = {"REPORT": str(reports.path), "NAME": name, "BEHAVIOUR": behaviour}
+    return ProcessSpec(name, "ticker", tier, settings, FAMILY if tier is Tier.STAGE else "")
 
 
 @asynccontextmanager
 async def mesh(
     *specs: ProcessSpec, logs: Path, ended: Callable[[Ended], None], grace: float = 10
-) -> AsyncIterator[tuple[Supervisor, Forker]]:
-    async with open_forker(["json"], logs / "forkserver.log") as forker:
-        starters: dict[Tier, Starter] = {Tier.STAGE: forker, Tier.COORDINATOR: Spawner(), Tier.GATEWAY: Spawner()}
+) -> AsyncIterator[Supervisor]:
+    async with open_starters({FAMILY: ["json"]}, logs) as starters:
         supervisor = Supervisor(starters, logs=logs, report=ended, clock=monotonic, grace=grace)
         async with supervised(supervisor, specs):
-            yield supervisor, forker
+            yield supervisor
 
 
 def living(pids: list[int]) -> list[int]:
@@ -124,7 +126,7 @@ async def test_stopping_goes_from_the_gateway_to_the_stages_and_leaves_no_proces
         spec("coordinator", reports, tier=Tier.COORDINATOR),
         spec("gateway", reports, tier=Tier.GATEWAY),
     )
-    async with mesh(*specs, logs=tmp_path, ended=ended.append) as (supervisor, _):
+    async with mesh(*specs, logs=tmp_path, ended=ended.append) as supervisor:
         started = dict([await reports.next() for _ in specs])
         assert supervisor.running() == started
         assert psutil.Process(started["stage"]).name() == "stage"
@@ -184,7 +186,7 @@ async def test_a_process_that_never_gets_going_ends_the_launch_with_its_last_wor
 async def test_once_the_mesh_was_ready_a_process_is_restarted_however_often_it_dies(
     reports: Reports, tmp_path: Path, ended: list[Ended]
 ) -> None:
-    async with mesh(spec("victim", reports), logs=tmp_path, ended=ended.append) as (supervisor, _):
+    async with mesh(spec("victim", reports), logs=tmp_path, ended=ended.append) as supervisor:
         supervisor.mesh_is_ready()
         for _ in range(4):
             _, pid = await reports.next()

@@ -11,15 +11,17 @@ from pathlib import Path
 import anyio
 
 from omni_cli.launcher.folders import base_folder, run_folders
-from omni_cli.launcher.network import choose_addresses, free_port
-from omni_cli.launcher.plan import Ground, ProcessSpec, Tier, Wishes, plan, shape
+from omni_cli.launcher.mesh import prepare
+from omni_cli.launcher.network import free_port
+from omni_cli.launcher.plan import ProcessSpec, Tier, Wishes
 from omni_cli.launcher.preload import modules_of
-from omni_cli.launcher.processes import Spawner, Starter, open_forker
+from omni_cli.launcher.processes import open_starters
 from omni_cli.launcher.readiness import Watch
+from omni_cli.launcher.shape import shape
 from omni_cli.launcher.supervisor import Ended, Supervisor, supervised
+from omni_cli.serving import serve
 from omni_common.clock import monotonic
 from omni_common.pipeline import PipelineConfig
-from omni_stage.models import load_pipeline_config
 
 HOST = "127.0.0.1"
 START_SECONDS = 120.0
@@ -39,22 +41,17 @@ class Mesh:
 @asynccontextmanager
 async def running_mesh(family: str, model: Path | None = None, *, also_attach_to: str = "") -> AsyncIterator[Mesh]:
     """The processes run inside. Its stages also attach to the coordinator at `also_attach_to`."""
-    wishes = Wishes(family, model, host=HOST, port=free_port(HOST), device="cpu")
-    pipeline = shape(load_pipeline_config(family), wishes)
+    wishes = Wishes((serve(family, model),), host=HOST, port=free_port(HOST), device="cpu")
+    (served,) = shape(wishes)
     with run_folders(base_folder(None), _ARENAS) as folders:
-        folders.pipeline_file.write_text(pipeline.model_dump_json())
-        addresses = choose_addresses(1)
-        made = plan(pipeline, wishes, Ground(folders.pipeline_file, folders.arenas, addresses))
-        for pod in made.pods:
-            pod.arena.mkdir(parents=True)
+        made = prepare((served,), wishes, folders)
         processes = [_attached(process, also_attach_to) for process in made.processes]
-        async with open_forker(modules_of(family), folders.logs / "forkserver.log") as forker:
-            starters: dict[Tier, Starter] = {Tier.STAGE: forker, Tier.COORDINATOR: Spawner(), Tier.GATEWAY: Spawner()}
+        async with open_starters({family: modules_of(family)}, folders.logs) as starters:
             supervisor = Supervisor(starters, logs=folders.logs, report=_tell, clock=monotonic, grace=_GRACE)
             async with supervised(supervisor, processes):
                 with anyio.fail_after(START_SECONDS):
-                    await Watch(f"http://{HOST}:{wishes.port}", (), lambda _: None).until_ready()
-                yield Mesh(wishes.port, addresses.coordinator(0), pipeline)
+                    await Watch(f"http://{HOST}:{wishes.port}", [family], (), lambda _: None).until_ready()
+                yield Mesh(wishes.port, made.coordinators[0], served.pipeline)
 
 
 def _attached(process: ProcessSpec, address: str) -> ProcessSpec:

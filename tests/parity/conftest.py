@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 from tests.parity.cases import Draw, messages
-from tests.parity.over_http import Served, strict_client
+from tests.parity.over_http import Served
 from tests.parity.reference import Reference, Spoken
+from tests.running import strict_client
 
 from omni_cli.launcher.mesh import open_mesh
 from omni_cli.launcher.network import free_port

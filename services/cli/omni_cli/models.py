@@ -2,21 +2,55 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
+from openai.types import Model
+from pydantic import BaseModel, ValidationError
+
 from omni_cli.conversation import open_client
 from omni_cli.errors import CommandError
 from omni_stage.models import families, load_pipeline_config
 
 
+class Abilities(BaseModel):
+    """What the gateway says of a model beside OpenAI's fields; empty where another server says nothing."""
+
+    tasks: Sequence[str] = ()
+    voices: Sequence[str] = ()
+
+
 async def list_models(url: str) -> None:
     print("Model families:")
     for name in sorted(families()):
-        pipeline = load_pipeline_config(name)
-        takes, makes = (", ".join(sorted(m)) for m in (pipeline.input_modalities, pipeline.output_modalities))
-        print(f"  {name:16} {takes} → {makes}; {len(pipeline.stages)} stages")
+        print(describe_family(name))
     try:
         async with open_client(url) as client:
-            served = [model.id async for model in client.models.list()]
+            served = [model async for model in client.models.list()]
     except CommandError as error:
         print(error)
     else:
-        print(f"Served at {url}: {', '.join(served) or 'nothing'}")
+        print(f"Served at {url}:" if served else f"Nothing is served at {url}.")
+        for model in served:
+            print(describe_model(model))
+
+
+def describe_family(name: str) -> str:
+    pipeline = load_pipeline_config(name)
+    takes, makes = (", ".join(sorted(m)) for m in (pipeline.input_modalities, pipeline.output_modalities))
+    return f"  {name:16} {', '.join(sorted(pipeline.tasks))}: {takes} → {makes}; {len(pipeline.stages)} stages"
+
+
+def describe_model(model: Model) -> str:
+    abilities = _abilities((model.model_extra or {}).get("omni", {}))
+    parts = [", ".join(abilities.tasks)]
+    if abilities.voices:
+        parts.append(f"voices {', '.join(abilities.voices)}")
+    return f"  {model.id:16} {'; '.join(filter(None, parts))}".rstrip()
+
+
+def _abilities(extension: Any) -> Abilities:
+    try:
+        return Abilities.model_validate(extension)
+    except ValidationError as error:
+        raise CommandError("What the mesh says of its models is not understood.") from error

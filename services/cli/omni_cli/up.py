@@ -12,6 +12,8 @@ async def up(wishes: Wishes, *, verbose: bool) -> None:
         await mesh.until_ready()
         _say(f"gRPC callers find the coordinator at {', '.join(mesh.plan.coordinators)}")
         _say(f"omni is ready at {mesh.url}/v1")
+        for pipeline in mesh.pipelines:
+            _say(f"  {pipeline.name}: {', '.join(sorted(pipeline.tasks))}")
         while True:
             await mesh.until_ready_again()
             _say("Every stage is ready again.")

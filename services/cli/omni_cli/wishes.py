@@ -8,12 +8,14 @@ from omni_cli.errors import CommandError
 
 
 def parse_replicas(options: Sequence[str]) -> dict[str, int]:
-    """`thinker=2` → {"thinker": 2}; several may stand in one option, separated by commas."""
+    """`thinker=2, piper/read=3` → {"thinker": 2, "piper/read": 3}; commas are for who does not like to repeat it."""
     replicas: dict[str, int] = {}
     for option in _split(options):
         stage, _, number = option.partition("=")
         if not number.isdecimal() or not 1 <= int(number) <= 64:
-            raise CommandError(f"--replicas {option} is not understood; write STAGE=N, with N from 1 to 64.")
+            raise CommandError(
+                f"--replicas {option} is not understood; write STAGE=N or PIPELINE/STAGE=N, with N from 1 to 64."
+            )
         replicas[stage.strip()] = int(number)
     return replicas
 

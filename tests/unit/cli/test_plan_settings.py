@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 
 from omni_cli.launcher.network import OwnSubnet
-from omni_cli.launcher.plan import Ground, Plan, ProcessSpec, Tier, Wishes, plan, shape
+from omni_cli.launcher.plan import Ground, Plan, ProcessSpec, Served, Tier, Wishes, plan
+from omni_cli.launcher.shape import shape
+from omni_cli.serving import serve
 from omni_common.settings import ServiceSettings
 from omni_coordinator.settings import CoordinatorSettings
 from omni_gateway.settings import GatewaySettings
@@ -21,9 +23,9 @@ SETTINGS: dict[Tier, type[ServiceSettings]] = {
 }
 
 
-def planned(family: str, wishes: Wishes) -> Plan:
-    ground = Ground(Path("pipeline.json"), Path("arenas"), OwnSubnet("127.1.2"))
-    return plan(shape(load_pipeline_config(family), wishes), wishes, ground)
+def planned(wishes: Wishes) -> Plan:
+    ground = Ground(Path("pipelines"), Path("arenas"), OwnSubnet("127.1.2"))
+    return plan(shape(wishes), wishes, ground)
 
 
 def read(process: ProcessSpec, monkeypatch: pytest.MonkeyPatch) -> ServiceSettings:
@@ -37,8 +39,8 @@ def read(process: ProcessSpec, monkeypatch: pytest.MonkeyPatch) -> ServiceSettin
 def test_every_service_accepts_the_settings_that_the_launcher_gives_it(
     family: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    wishes = Wishes(family, model=Path("model"), coordinators=2)
-    for process in planned(family, wishes).processes:
+    wishes = Wishes((Served(family, load_pipeline_config(family), Path("model")),), coordinators=2)
+    for process in planned(wishes).processes:
         settings = read(process, monkeypatch)
         assert settings.metrics_port == 0
         if isinstance(settings, StageSettings):
@@ -47,7 +49,7 @@ def test_every_service_accepts_the_settings_that_the_launcher_gives_it(
 
 
 def test_a_gateway_can_listen_on_an_ipv6_address(monkeypatch: pytest.MonkeyPatch) -> None:
-    gateway = planned("echo", Wishes("echo", host="::1", port=8001)).processes[-1]
+    gateway = planned(Wishes((serve("echo"),), host="::1", port=8001)).processes[-1]
     settings = read(gateway, monkeypatch)
     assert isinstance(settings, GatewaySettings)
     assert settings.host_and_port == ("::1", 8001)

@@ -9,7 +9,7 @@ from omni_cli.wishes import parse_groups, parse_replicas
 
 
 def test_replicas_may_be_repeated_or_separated_by_commas() -> None:
-    assert parse_replicas(["thinker=2, talker=3", "decode=1"]) == {"thinker": 2, "talker": 3, "decode": 1}
+    assert parse_replicas(["thinker=2, talker=3", "a/read=1"]) == {"thinker": 2, "talker": 3, "a/read": 1}
 
 
 @pytest.mark.parametrize("option", ["thinker", "thinker=", "thinker=0", "thinker=65", "thinker=-1", "thinker=two"])

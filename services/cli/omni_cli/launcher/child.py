@@ -31,9 +31,9 @@ def tie_to_parent(parent: int) -> None:
 
 
 def name_process(name: str) -> None:
-    """What `ps -o comm` and `top` show; the kernel keeps 15 characters."""
+    """What `ps -o comm` and `top` show; the kernel keeps 15 characters, and the last ones tell replicas apart."""
     if sys.platform == "linux":
-        _prctl(_PR_SET_NAME, ctypes.c_char_p(name.encode()[:15]))
+        _prctl(_PR_SET_NAME, ctypes.c_char_p(name.encode()[-15:]))
 
 
 def environment(settings: Mapping[str, str]) -> dict[str, str]:

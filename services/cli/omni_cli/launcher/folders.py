@@ -22,7 +22,7 @@ _SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 -- memory is the point; what is 
 
 @dataclass(frozen=True, slots=True)
 class Folders:
-    """`run` holds logs and the pipeline file, `arenas` the shared memory of the pods."""
+    """`run` holds logs and the pipeline files, `arenas` the shared memory of the pods."""
 
     run: Path
     arenas: Path
@@ -32,8 +32,8 @@ class Folders:
         return self.run / "logs"
 
     @property
-    def pipeline_file(self) -> Path:
-        return self.run / "pipeline.json"
+    def pipelines(self) -> Path:
+        return self.run / "pipelines"
 
 
 @contextmanager
@@ -41,6 +41,7 @@ def run_folders(base: Path, arena_bytes: int, shared_memory: Path = _SHARED_MEMO
     """Makes the folders of a run and removes them after. `arena_bytes`: what all arenas may take together."""
     with private_folder(base) as run:
         (run / "logs").mkdir()
+        (run / "pipelines").mkdir()
         if has_room(shared_memory, arena_bytes):
             with private_folder(shared_memory) as arenas:
                 yield Folders(run, arenas)

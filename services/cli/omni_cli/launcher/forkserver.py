@@ -1,12 +1,14 @@
 """Starts stage processes cheaply: one process imports the heavy modules once, then forks a child for each order.
 
-    python -m omni_cli.launcher.forkserver CONTROL_FD PARENT_PID MODULE...
+    python -m omni_cli.launcher.forkserver CONTROL_FD PARENT_PID NAME MODULE...
 
 The launcher and this process speak JSON lines over a socket pair. Orders: `spawn` (with a ticket, a service, its
 settings and a log file) and `signal`. Answers: `ready` once, `started` with the pid, `exited` with the exit code.
 Signals go through here because only the parent of a process knows for certain that its pid is still its own.
 
-It stays single-threaded and touches neither gRPC nor a GPU: neither survives a fork.
+It stays single-threaded and touches neither gRPC nor a GPU: neither survives a fork. Some libraries start threads when
+they are imported. A module that brings one is left to the children that need it: the server starts itself anew and
+imports only what comes before that module.
 """
 
 from __future__ import annotations
@@ -20,7 +22,8 @@ import selectors
 import signal
 import socket
 import sys
-from collections.abc import Mapping
+import threading
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import FrameType
 from typing import Any
@@ -120,21 +123,37 @@ class ForkServer:
 def become(order: Order) -> None:
     child.tie_to_parent(order.parent)
     child.name_process(order.name)
-    if order.log:
-        log = os.open(order.log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-        os.dup2(log, 1)
-        os.dup2(log, 2)
-        os.close(log)
+    log = os.open(order.log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    os.close(log)
     child.adopt(order.settings)
     child.run(order.service)
 
 
-def main() -> None:
-    control, parent, *modules = sys.argv[1:]
-    child.tie_to_parent(int(parent))
-    child.name_process("forkserver")
-    for module in modules:
+def preload(modules: Sequence[str]) -> None:
+    """Imports them in order; does not return when one of them starts a thread."""
+    for number, module in enumerate(modules):
         importlib.import_module(module)
+        if _threads() > 1:
+            print(f"{module} starts threads when it is imported; every process imports it for itself.", flush=True)
+            again = [*sys.orig_argv[: len(sys.orig_argv) - len(modules)], *modules[:number]]
+            os.execv(sys.executable, again)  # noqa: S606 -- ourselves; pid, parent and descriptors stay
+
+
+def _threads() -> int:
+    """Of this process, those that libraries made without Python's knowledge too, where the system tells."""
+    try:
+        return len(os.listdir("/proc/self/task"))
+    except FileNotFoundError:
+        return threading.active_count()
+
+
+def main() -> None:
+    control, parent, name, *modules = sys.argv[1:]
+    child.tie_to_parent(int(parent))
+    child.name_process(name)
+    preload(modules)
     # What is imported will never be garbage; frozen, the collector does not touch (and so copy) its pages.
     gc.collect()
     gc.freeze()

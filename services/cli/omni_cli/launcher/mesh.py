@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
-from omni_cli.errors import CommandError
 from omni_cli.launcher.folders import Folders, base_folder, run_folders
+from omni_cli.launcher.logs import printed
 from omni_cli.launcher.network import choose_addresses, require_free
-from omni_cli.launcher.plan import Ground, Plan, Tier, Wishes, plan, shape
+from omni_cli.launcher.plan import Ground, Plan, Served, Tier, Wishes, plan
 from omni_cli.launcher.preload import modules_of
-from omni_cli.launcher.processes import Spawner, Starter, open_forker
+from omni_cli.launcher.processes import fork_server, open_starters
 from omni_cli.launcher.readiness import Watch
+from omni_cli.launcher.shape import shape
 from omni_cli.launcher.supervisor import Ended, Supervisor, supervised
 from omni_cli.settings import CommandSettings
 from omni_common.clock import monotonic
 from omni_common.pipeline import PipelineConfig
-from omni_stage.models import families, load_pipeline_config
 
 # What a stage takes of the shared memory by default (OMNI_STAGE_ARENA_SIZE).
 _ARENA_BYTES = 64 * 1024 * 1024
@@ -30,12 +30,13 @@ class Mesh:
     """A running mesh."""
 
     url: str
-    pipeline: PipelineConfig
+    pipelines: tuple[PipelineConfig, ...]
     plan: Plan
     supervisor: Supervisor
     watch: Watch
 
     async def until_ready(self) -> None:
+        """Every pipeline is."""
         await self.watch.until_ready()
         self.supervisor.mesh_is_ready()
 
@@ -48,36 +49,42 @@ class Mesh:
 @asynccontextmanager
 async def open_mesh(wishes: Wishes, *, say: Callable[[str], None], verbose: bool) -> AsyncIterator[Mesh]:
     """Starts the mesh; `say` gets a line for whatever a person should know. Raises CommandError, bare or in a group."""
-    pipeline = shape(_pipeline(wishes.family), wishes)
+    served = shape(wishes)
     require_free(wishes.host, wishes.port)
     base = base_folder(CommandSettings().runtime_dir)
-    arena_bytes = _ARENA_BYTES * sum(stage.replicas for stage in pipeline.stages)
+    arena_bytes = _ARENA_BYTES * sum(stage.replicas for one in served for stage in one.pipeline.stages)
     with run_folders(base, arena_bytes) as folders:
-        made = _prepare(pipeline, wishes, folders)
-        logs = None if verbose else folders.logs
-        async with open_forker(modules_of(wishes.family), None if logs is None else logs / "forkserver.log") as forker:
-            starters: dict[Tier, Starter] = {Tier.STAGE: forker, Tier.COORDINATOR: Spawner(), Tier.GATEWAY: Spawner()}
-            supervisor = Supervisor(starters, logs=logs, report=_obituaries(say), clock=monotonic, grace=_GRACE)
-            async with supervised(supervisor, made.processes):
-                url = f"http://{_reachable(wishes.host)}:{wishes.port}"
-                stages = [process.name for process in made.processes if process.tier is Tier.STAGE]
-                watch = Watch(url, stages, lambda progress: say(str(progress)))
-                yield Mesh(url, pipeline, made, supervisor, watch)
+        made = prepare(served, wishes, folders)
+        preload = {one.family: modules_of(one.family) for one in served}
+        writers = [*map(fork_server, preload), *(process.name for process in made.processes)]
+        async with AsyncExitStack() as stack:
+            if verbose:
+                await stack.enter_async_context(printed(folders.logs, writers, say))
+            starters = await stack.enter_async_context(open_starters(preload, folders.logs))
+            supervisor = Supervisor(starters, logs=folders.logs, report=_obituaries(say), clock=monotonic, grace=_GRACE)
+            await stack.enter_async_context(supervised(supervisor, made.processes))
+            yield _mesh(served, wishes, made, supervisor, say)
 
 
-def _pipeline(family: str) -> PipelineConfig:
-    if family not in families():
-        raise CommandError(f"There is no pipeline '{family}'. There are {', '.join(sorted(families()))}.")
-    return load_pipeline_config(family)
-
-
-def _prepare(pipeline: PipelineConfig, wishes: Wishes, folders: Folders) -> Plan:
-    folders.pipeline_file.write_text(pipeline.model_dump_json(indent=2))
-    ground = Ground(folders.pipeline_file, folders.arenas, choose_addresses(wishes.coordinators))
-    made = plan(pipeline, wishes, ground)
+def prepare(served: Sequence[Served], wishes: Wishes, folders: Folders) -> Plan:
+    """The plan of a mesh, with the files and folders that its processes expect."""
+    ground = Ground(folders.pipelines, folders.arenas, choose_addresses(wishes.coordinators))
+    made = plan(served, wishes, ground)
+    for one in served:
+        ground.file_of(one).write_text(one.pipeline.model_dump_json(indent=2))
     for pod in made.pods:
         pod.arena.mkdir(parents=True)
     return made
+
+
+def _mesh(
+    served: Sequence[Served], wishes: Wishes, made: Plan, supervisor: Supervisor, say: Callable[[str], None]
+) -> Mesh:
+    url = f"http://{_reachable(wishes.host)}:{wishes.port}"
+    stages = [process.name for process in made.processes if process.tier is Tier.STAGE]
+    pipelines = tuple(one.pipeline for one in served)
+    watch = Watch(url, [pipeline.name for pipeline in pipelines], stages, lambda progress: say(str(progress)))
+    return Mesh(url, pipelines, made, supervisor, watch)
 
 
 def _obituaries(say: Callable[[str], None]) -> Callable[[Ended], None]:

@@ -1,18 +1,18 @@
-"""Pure: from a pipeline and the user's wishes to the list of processes, with the settings each one gets.
+"""Pure: from the pipelines and the user's wishes to the list of processes, with the settings each one gets.
 
-A pod is a placement group's replica: one arena folder and one network identity. The settings are the same
-environment variables that the containers get, so that what runs on a laptop is what runs in a cluster.
+Every pipeline has stages and pods of its own; the coordinators and the gateway are for all of them. A pod is a
+placement group's replica: one arena folder and one network identity. The settings are the same environment variables
+that the containers get, so that what runs on a laptop is what runs in a cluster.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 from pathlib import Path
 from typing import Protocol
 
-from omni_cli.errors import CommandError
 from omni_common.pipeline import PipelineConfig, StageConfig
 
 
@@ -26,12 +26,13 @@ class Tier(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class ProcessSpec:
-    """One process: the service to run and its settings, as environment variables."""
+    """One process: the service to run and its settings, as environment variables; `family`: whose code it runs."""
 
     name: str
     service: str
     tier: Tier
     settings: Mapping[str, str]
+    family: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,11 +45,19 @@ class Pod:
 
 
 @dataclass(frozen=True, slots=True)
-class Wishes:
-    """What the user asked for on the command line."""
+class Served:
+    """A pipeline that is served: the family whose code it is, its graph, and the folder of its weights, if any."""
 
     family: str
+    pipeline: PipelineConfig
     model: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Wishes:
+    """What the user asked for on the command line. Stages are named `STAGE` or `PIPELINE/STAGE`."""
+
+    served: Sequence[Served]
     host: str = "127.0.0.1"
     port: int = 8000
     replicas: Mapping[str, int] = field(default_factory=dict)
@@ -70,9 +79,13 @@ class Addresses(Protocol):
 class Ground:
     """Where one run lives: its folders and its addresses."""
 
-    pipeline_file: Path
+    pipelines: Path
     arenas: Path
     addresses: Addresses
+
+    def file_of(self, served: Served) -> Path:
+        """Where the pipeline is written for its stages and the coordinators to read."""
+        return self.pipelines / f"{served.pipeline.name}.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,80 +95,78 @@ class Plan:
     processes: tuple[ProcessSpec, ...]
 
 
-def shape(pipeline: PipelineConfig, wishes: Wishes) -> PipelineConfig:
-    """The pipeline with the user's replicas and colocations. Raises CommandError for a stage it has not."""
-    for name in (*wishes.replicas, *(name for group in wishes.colocate for name in group)):
-        if name not in pipeline.by_name:
-            raise CommandError(
-                f"Pipeline '{pipeline.name}' has no stage '{name}'. It has {', '.join(pipeline.by_name)}."
-            )
-    groups: dict[str, str] = {}
-    for group in wishes.colocate:
-        for name in group:
-            if name in groups:
-                raise CommandError(f"Stage '{name}' is in two --colocate groups; it can share one pod only.")
-            groups[name] = "-".join(group)
-    stages = tuple(
-        stage.model_copy(
-            update={
-                "replicas": wishes.replicas.get(stage.name, stage.replicas),
-                "placement_group": groups.get(stage.name, stage.placement_group) or stage.name,
-            }
-        )
-        for stage in pipeline.stages
-    )
-    return pipeline.model_copy(update={"stages": stages})
-
-
-def plan(pipeline: PipelineConfig, wishes: Wishes, ground: Ground) -> Plan:
-    """Every process of the mesh for a shaped pipeline, in the order of starting."""
-    names = [f"{stage.placement_group}-{i}" for stage in pipeline.stages for i in range(stage.replicas)]
-    pods = {
-        name: Pod(name, ground.addresses.pod(index), ground.arenas / name / "arena")
-        for index, name in enumerate(dict.fromkeys(names))
-    }
+def plan(served: Sequence[Served], wishes: Wishes, ground: Ground) -> Plan:
+    """Every process of the mesh for shaped pipelines, in the order of starting."""
     coordinators = [ground.addresses.coordinator(i) for i in range(wishes.coordinators)]
-    shared = {"PIPELINE": str(ground.pipeline_file), "FAMILY": wishes.family, "COORDINATORS": ",".join(coordinators)}
+    pods = _pods(served, ground)
     stages = [
-        _stage(stage, replica, pod=pods[f"{stage.placement_group}-{replica}"], wishes=wishes, shared=shared)
-        for stage in pipeline.stages
-        for replica in range(stage.replicas)
+        process
+        for one in served
+        for process in _stages(one, pods, wishes, pipeline_file=ground.file_of(one), coordinators=coordinators)
     ]
+    files = [str(ground.file_of(one)) for one in served]
     return Plan(
         pods=tuple(pods.values()),
         coordinators=tuple(coordinators),
         processes=(
             *stages,
-            *(_coordinator(i, address, ground, wishes) for i, address in enumerate(coordinators)),
+            *(_coordinator(i, address, files, wishes) for i, address in enumerate(coordinators)),
             _gateway(coordinators, wishes),
         ),
     )
 
 
-def _stage(stage: StageConfig, replica: int, *, pod: Pod, wishes: Wishes, shared: Mapping[str, str]) -> ProcessSpec:
-    name = f"{stage.name}-{replica}"
-    settings = dict(shared) | {
-        "STAGE": stage.name,
-        "REPLICA": name,
-        "POD": pod.name,
+def _pods(served: Sequence[Served], ground: Ground) -> dict[str, Pod]:
+    names = dict.fromkeys(
+        _pod_name(one.pipeline, stage, replica)
+        for one in served
+        for stage in one.pipeline.stages
+        for replica in range(stage.replicas)
+    )
+    return {
+        name: Pod(name, ground.addresses.pod(index), ground.arenas / name / "arena") for index, name in enumerate(names)
+    }
+
+
+def _pod_name(pipeline: PipelineConfig, stage: StageConfig, replica: int) -> str:
+    return f"{pipeline.name}-{stage.placement_group}-{replica}"
+
+
+def _stages(
+    served: Served, pods: Mapping[str, Pod], wishes: Wishes, *, pipeline_file: Path, coordinators: Sequence[str]
+) -> Iterator[ProcessSpec]:
+    shared = {
+        "FAMILY": served.family,
+        "PIPELINE": str(pipeline_file),
+        "COORDINATORS": ",".join(coordinators),
         "NODE": "localhost",
-        "BIND": f"{pod.host}:0",
-        "DEVICE": wishes.device if stage.gpu else "cpu",
-        "ARENA": str(pod.arena),
         # One thread per process: more of them spin against each other when stages outnumber cores.
         "THREADS": "1",
         "METRICS_PORT": "0",
         "DRAIN": wishes.drain,
     }
-    if wishes.model is not None:
-        settings["MODEL"] = str(wishes.model)
-    return ProcessSpec(name, "omni_stage", Tier.STAGE, _prefixed("OMNI_STAGE_", settings) | {"OMP_NUM_THREADS": "1"})
+    if served.model is not None:
+        shared["MODEL"] = str(served.model)
+    for stage in served.pipeline.stages:
+        for replica in range(stage.replicas):
+            pod = pods[_pod_name(served.pipeline, stage, replica)]
+            name = f"{served.pipeline.name}-{stage.name}-{replica}"
+            settings = shared | {
+                "STAGE": stage.name,
+                "REPLICA": name,
+                "POD": pod.name,
+                "BIND": f"{pod.host}:0",
+                "DEVICE": wishes.device if stage.gpu else "cpu",
+                "ARENA": str(pod.arena),
+            }
+            environment = _prefixed("OMNI_STAGE_", settings) | {"OMP_NUM_THREADS": "1"}
+            yield ProcessSpec(name, "omni_stage", Tier.STAGE, environment, served.family)
 
 
-def _coordinator(index: int, address: str, ground: Ground, wishes: Wishes) -> ProcessSpec:
+def _coordinator(index: int, address: str, pipeline_files: Sequence[str], wishes: Wishes) -> ProcessSpec:
     settings = {
         "BIND": address,
-        "PIPELINES": str(ground.pipeline_file),
+        "PIPELINES": ",".join(pipeline_files),
         "METRICS_PORT": "0",
         "DRAIN": wishes.drain,
     }

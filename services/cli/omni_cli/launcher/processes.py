@@ -17,7 +17,7 @@ import anyio.abc
 from anyio.streams.buffered import BufferedByteReceiveStream
 
 from omni_cli.launcher import child
-from omni_cli.launcher.logs import last_lines
+from omni_cli.launcher.logs import last_lines, log_of
 from omni_cli.launcher.plan import ProcessSpec
 
 _MAX_ANSWER = 4096
@@ -42,8 +42,8 @@ class Process(Protocol):
 class Starter(Protocol):
     """A way to start processes."""
 
-    async def start(self, spec: ProcessSpec, log: Path | None) -> Process:
-        """`log` gets what it writes; None sends that to the terminal. Raises StartFailed."""
+    async def start(self, spec: ProcessSpec, log: Path) -> Process:
+        """`log` gets what it writes. Raises StartFailed."""
         ...
 
 
@@ -73,15 +73,15 @@ class SpawnedProcess:
 class Spawner:
     """Starts fresh interpreters. For what is light to import."""
 
-    async def start(self, spec: ProcessSpec, log: Path | None) -> Process:
+    async def start(self, spec: ProcessSpec, log: Path) -> Process:
         arguments = ["-m", "omni_cli.launcher.child", str(os.getpid()), spec.service, spec.name]
         return SpawnedProcess(await _spawn(arguments, spec.settings, log))
 
 
 async def _spawn(
-    arguments: Sequence[str], settings: Mapping[str, str], log: Path | None, pass_fds: Sequence[int] = ()
+    arguments: Sequence[str], settings: Mapping[str, str], log: Path, pass_fds: Sequence[int] = ()
 ) -> anyio.abc.Process:
-    output = None if log is None else os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    output = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
     try:
         return await anyio.open_process(
             [sys.executable, *arguments],
@@ -93,8 +93,7 @@ async def _spawn(
             pass_fds=pass_fds,
         )
     finally:
-        if output is not None:
-            os.close(output)
+        os.close(output)
 
 
 class ForkedProcess:
@@ -146,7 +145,7 @@ class _Connection:
         self.alive = True
         self.warm = anyio.Event()
 
-    async def fork(self, spec: ProcessSpec, log: Path | None) -> ForkedProcess:
+    async def fork(self, spec: ProcessSpec, log: Path) -> ForkedProcess:
         self._last_ticket += 1
         forked = ForkedProcess(self, self._last_ticket)
         self._children[self._last_ticket] = forked
@@ -157,7 +156,7 @@ class _Connection:
                 "name": spec.name,
                 "service": spec.service,
                 "settings": dict(spec.settings),
-                "log": "" if log is None else str(log),
+                "log": str(log),
             }
         )
         if not await forked.started():
@@ -209,14 +208,15 @@ class _Connection:
 class Forker:
     """Starts processes by fork from a server that has imported `preload`; starts a new server when the old one died."""
 
-    def __init__(self, tasks: anyio.abc.TaskGroup, preload: Sequence[str], log: Path | None) -> None:
+    def __init__(self, tasks: anyio.abc.TaskGroup, preload: Sequence[str], *, name: str, logs: Path) -> None:
         self._tasks = tasks
+        self._name = name
         self._preload = preload
-        self._log = log
+        self._log = log_of(logs, name)
         self._connection: _Connection | None = None
         self._starting = anyio.Lock()
 
-    async def start(self, spec: ProcessSpec, log: Path | None) -> Process:
+    async def start(self, spec: ProcessSpec, log: Path) -> Process:
         async with self._starting:
             if self._connection is None or not self._connection.alive:
                 await self.close()
@@ -225,7 +225,7 @@ class Forker:
         # No deadline: how long imports take is the machine's affair, and a server that dies wakes us.
         await connection.warm.wait()
         if not connection.alive:
-            words = last_lines(self._log) if self._log is not None else ()
+            words = last_lines(self._log)
             raise StartFailed(" ".join(["the fork server could not import the model's modules.", *words[-1:]]))
         return await connection.fork(spec, log)
 
@@ -233,10 +233,10 @@ class Forker:
         ours, theirs = socket.socketpair()
         # Threads would not survive the fork, so the libraries must not start any while they are imported.
         settings = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-        arguments = ["-m", "omni_cli.launcher.forkserver", str(theirs.fileno()), str(os.getpid()), *self._preload]
+        arguments = ["-m", "omni_cli.launcher.forkserver", str(theirs.fileno()), str(os.getpid())]
         with theirs:
-            process = SpawnedProcess(await _spawn(arguments, settings, self._log, (theirs.fileno(),)))
-        connection = _Connection(await anyio.abc.SocketStream.from_socket(ours), process)
+            server = await _spawn([*arguments, self._name, *self._preload], settings, self._log, (theirs.fileno(),))
+        connection = _Connection(await anyio.abc.SocketStream.from_socket(ours), SpawnedProcess(server))
         self._tasks.start_soon(connection.listen)
         return connection
 
@@ -246,13 +246,33 @@ class Forker:
             self._connection = None
 
 
+class Starters:
+    """A fork server for each model family, since their libraries need not get on with each other in one process; what
+    belongs to no family is a fresh interpreter."""
+
+    def __init__(self, forkers: Mapping[str, Starter]) -> None:
+        self._forkers = forkers
+        self._spawner = Spawner()
+
+    async def start(self, spec: ProcessSpec, log: Path) -> Process:
+        return await self._forkers.get(spec.family, self._spawner).start(spec, log)
+
+
 @asynccontextmanager
-async def open_forker(preload: Sequence[str], log: Path | None) -> AsyncIterator[Forker]:
+async def open_starters(preload: Mapping[str, Sequence[str]], logs: Path) -> AsyncIterator[Starters]:
+    """`preload`: family → the modules that its fork server imports. A server starts with its family's first process."""
     async with anyio.create_task_group() as tasks:
-        forker = Forker(tasks, preload, log)
+        forkers = {f: Forker(tasks, modules, name=fork_server(f), logs=logs) for f, modules in preload.items()}
         try:
-            yield forker
+            yield Starters(forkers)
         finally:
             with anyio.CancelScope(shield=True):  # bounded inside
-                await forker.close()
+                async with anyio.create_task_group() as closing:
+                    for forker in forkers.values():
+                        closing.start_soon(forker.close)
             tasks.cancel_scope.cancel()
+
+
+def fork_server(family: str) -> str:
+    """The name of a family's server."""
+    return f"fork-{family}"

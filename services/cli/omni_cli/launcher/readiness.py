@@ -30,7 +30,7 @@ class Progress:
                 what = f"loading {self.loaded} of {self.total} tensors"
             case phase:
                 what = phase.replace("_", " ")
-        return f"  {self.replica:20} {what}"
+        return f"  {self.replica:28} {what}"
 
 
 def parse_progress(body: Any) -> Iterator[Progress]:
@@ -39,6 +39,13 @@ def parse_progress(body: Any) -> Iterator[Progress]:
         for stage in pipeline["stages"]:
             for r in stage["replicas"]:
                 yield Progress(r["replica"], r["phase"], r["tensors_loaded"], r["tensors_total"])
+
+
+def all_ready(body: Any, pipelines: Iterable[str]) -> bool:
+    """Whether the body of /readyz says so of each of these; the gateway calls itself ready as soon as one is."""
+    return body.get("status") == "ready" and set(pipelines) <= {
+        pipeline["name"] for pipeline in body.get("pipelines", ()) if pipeline["ready"]
+    }
 
 
 def changes(seen: dict[str, Progress], now: Iterable[Progress]) -> list[Progress]:
@@ -53,22 +60,25 @@ def changes(seen: dict[str, Progress], now: Iterable[Progress]) -> list[Progress
 
 
 class Watch:
-    """Tells of every change on the way to a mesh that is ready."""
+    """Tells of every change on the way to a mesh that is ready with all of its pipelines."""
 
-    def __init__(self, url: str, replicas: Iterable[str], show: Callable[[Progress], None]) -> None:
+    def __init__(
+        self, url: str, pipelines: Iterable[str], replicas: Iterable[str], show: Callable[[Progress], None]
+    ) -> None:
         self._url = url
+        self._pipelines = frozenset(pipelines)
         self._show = show
         self._seen: dict[str, Progress] = {}
         self._tell([Progress(replica, "starting") for replica in replicas])
 
     async def until_ready(self) -> None:
-        """Returns when /readyz says 200. Has no deadline: a large model loads for minutes, and a replica that cannot
-        start ends the launch elsewhere."""
+        """Returns when every pipeline is ready. Has no deadline: a large model loads for minutes, and a replica that
+        cannot start ends the launch elsewhere."""
         async with httpx2.AsyncClient(base_url=self._url, timeout=_TIMEOUT, trust_env=False) as client:
             while True:
-                ready, progresses = await _look(client)
-                self._tell(progresses)
-                if ready:
+                body = await _look(client)
+                self._tell(parse_progress(body))
+                if all_ready(body, self._pipelines):
                     return
                 await anyio.sleep(_INTERVAL)
 
@@ -77,12 +87,12 @@ class Watch:
             self._show(progress)
 
 
-async def _look(client: httpx2.AsyncClient) -> tuple[bool, list[Progress]]:
+async def _look(client: httpx2.AsyncClient) -> Any:
     try:
         reply = await client.get("/readyz")
     except httpx2.TransportError:  # the gateway does not listen yet
-        return False, []
-    return reply.status_code == httpx2.codes.OK, list(parse_progress(reply.json()))
+        return {}
+    return reply.json()
 
 
 def _quarter(progress: Progress) -> int:

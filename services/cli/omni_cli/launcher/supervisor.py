@@ -15,7 +15,7 @@ from pathlib import Path
 import anyio
 
 from omni_cli.errors import LaunchFailed
-from omni_cli.launcher.logs import begin_life, last_lines
+from omni_cli.launcher.logs import begin_life, last_lines, log_of
 from omni_cli.launcher.plan import ProcessSpec, Tier
 from omni_cli.launcher.processes import Process, Starter, StartFailed
 from omni_common.clock import Clock
@@ -43,14 +43,14 @@ class Supervisor:
 
     def __init__(
         self,
-        starters: Mapping[Tier, Starter],
+        starter: Starter,
         *,
-        logs: Path | None,
+        logs: Path,
         report: Callable[[Ended], None],
         clock: Clock,
         grace: float,
     ) -> None:
-        self._starters = starters
+        self._starter = starter
         self._logs = logs
         self._report = report
         self._clock = clock
@@ -99,17 +99,17 @@ class Supervisor:
         return [process for spec, process in self._running.values() if spec.tier is tier]
 
     async def _keep(self, spec: ProcessSpec) -> None:
-        log = None if self._logs is None else self._logs / f"{spec.name}.log"
+        log = log_of(self._logs, spec.name)
         backoff, tries = FIRST_BACKOFF, 0
         while True:
-            started, since = self._clock(), 0 if log is None else begin_life(log)
+            started, since = self._clock(), begin_life(log)
             why = await self._live(spec, log, again=tries > 0)
             if self._stopping.is_set():
                 return
             tries += 1
             if self._clock() - started > STEADY:
                 backoff = FIRST_BACKOFF
-            lines = () if log is None else last_lines(log, since)
+            lines = last_lines(log, since)
             if not self._mesh_was_ready and tries == TRIES_TO_START:
                 self._give_up(spec, why, lines)
                 return
@@ -125,10 +125,10 @@ class Supervisor:
         self._why = "\n".join([f"{spec.name} {why}, {TRIES_TO_START} times in a row.", *said])
         self._given_up.set()
 
-    async def _live(self, spec: ProcessSpec, log: Path | None, *, again: bool) -> str:
+    async def _live(self, spec: ProcessSpec, log: Path, *, again: bool) -> str:
         """One life of a process; says how it ended."""
         try:
-            process = await self._starters[spec.tier].start(spec, log)
+            process = await self._starter.start(spec, log)
         except StartFailed as error:
             return f"did not start: {error}"
         self._running[spec.name] = (spec, process)
