@@ -33,6 +33,19 @@ def test_a_request_queues_until_its_first_step_and_runs_until_its_end() -> None:
     assert value("omni_stage_batch_size_count", "metered_times") == 2
 
 
+def test_a_request_with_several_items_in_a_batch_queues_and_runs_once() -> None:
+    clock = ManualClock()
+    meter = StageMeter("metered_items", clock)
+    meter.arrived(A)
+    clock.advance(5)
+    meter.step([A, B, A], seconds=2)
+    meter.ended(A)
+    assert value("omni_stage_batch_size_sum", "metered_items") == 3
+    assert value("omni_stage_queue_seconds_sum", "metered_items") == 3
+    assert value("omni_stage_queue_seconds_count", "metered_items") == 1
+    assert value("omni_stage_running_seconds_sum", "metered_items") == 2
+
+
 def test_a_request_that_never_ran_has_no_running_time() -> None:
     meter = StageMeter("metered_refusal", ManualClock())
     meter.arrived(A)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import pytest
 
@@ -241,7 +242,8 @@ def test_a_paused_request_keeps_its_chunks_and_its_credits(make: Make, model: Sy
 
 def test_an_error_of_one_item_fails_its_request_and_no_other(make: Make) -> None:
     error = InvalidRequest("This is no word.")
-    answers = running(make(), *whole(A, "a", error, "c"), *whole(B, "b"))
+    later = InvalidRequest("Nor is this.")
+    answers = running(make(), *whole(A, "a", error, "c", later), *whole(B, "b"))
     assert answers.end_of(A) == Failed(A, error)
     assert answers.end_of(B) == Result(B, 1)
     assert answers.chunks(A) == ("A",)
@@ -262,24 +264,27 @@ def test_an_exception_fails_all_of_the_batch_and_no_other(
     assert len([record for record in caplog.records if record.exc_info]) == 1
 
 
-@pytest.mark.parametrize("fault", ["too few", "an error raised"])
+@pytest.mark.parametrize("fault", ["too few", "an error raised", "a generator that breaks"])
 def test_a_batch_that_nobody_can_be_blamed_for_fails_as_a_whole(fault: str) -> None:
-    def compute(items: Sequence[Item[Voice]]) -> Sequence[Sequence[object] | OmniError]:
+    def compute(items: Sequence[Item[Voice]]) -> Sequence[Any]:
         if fault == "too few":
             return ["A"]
+        if fault == "a generator that breaks":
+            return [(1 // number for number in (1, 0)) for _ in items]
         raise InvalidRequest("One of these is bad.")
 
     scheduler = StreamBatchScheduler(
         Synthesiser().session,
         compute,
         stage="voice",
-        max_running=2,
+        max_running=3,
         max_waiting=0,
         limits=StreamBatchLimits(2),
         cost=cost,
     )
-    answers = running(scheduler, *whole(A, "a"), *whole(B, "b"))
+    answers = running(scheduler, *whole(A, "a"), *whole(B, "b"), *whole(C))
     ends = (answers.end_of(A), answers.end_of(B))
+    assert answers.end_of(C) == Result(C, 0)
     scheduler.stop()
     assert all(isinstance(end, Failed) and end.error.reason is Reason.STAGE_FAILED for end in ends)
 
@@ -316,8 +321,9 @@ def test_such_a_chunk_of_a_request_that_is_being_computed_fails_it_when_the_batc
     answers.wait_for(lambda said: Consumed(B, TEXT) in said)
     for key in (A, B):
         scheduler.submit(Chunk(key, TEXT, "?"))
-        scheduler.submit(Chunk(key, TEXT, "?"))
     scheduler.abort(B)
+    for key in (A, B):
+        scheduler.submit(Chunk(key, TEXT, "?"))
     scheduler.abort(C)
     answers.end_of(C)
     assert answers.about(A) == (Consumed(A, TEXT),)
