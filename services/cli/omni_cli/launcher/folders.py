@@ -31,17 +31,12 @@ class Folders:
     def logs(self) -> Path:
         return self.run / "logs"
 
-    @property
-    def pipelines(self) -> Path:
-        return self.run / "pipelines"
-
 
 @contextmanager
 def run_folders(base: Path, arena_bytes: int, shared_memory: Path = _SHARED_MEMORY) -> Iterator[Folders]:
     """Makes the folders of a run and removes them after. `arena_bytes`: what all arenas may take together."""
     with private_folder(base) as run:
         (run / "logs").mkdir()
-        (run / "pipelines").mkdir()
         if has_room(shared_memory, arena_bytes):
             with private_folder(shared_memory) as arenas:
                 yield Folders(run, arenas)

@@ -68,7 +68,7 @@ async def open_mesh(wishes: Wishes, *, say: Callable[[str], None], verbose: bool
 
 def prepare(served: Sequence[Served], wishes: Wishes, folders: Folders) -> Plan:
     """The plan of a mesh, with the files and folders that its processes expect."""
-    ground = Ground(folders.pipelines, folders.arenas, choose_addresses(wishes.coordinators))
+    ground = Ground(folders.run, folders.arenas, choose_addresses(wishes.coordinators))
     made = plan(served, wishes, ground)
     for one in served:
         ground.file_of(one).write_text(one.pipeline.model_dump_json(indent=2))
