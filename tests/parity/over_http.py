@@ -4,38 +4,19 @@ from __future__ import annotations
 
 import base64
 import io
-import json
-import re
 import wave
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
 
-import anyio
-import httpx2
 import openai
 from openai.types import CompletionUsage
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
+from tests.running import Running
 
-from omni_cli.launcher.mesh import Mesh
 from omni_common.request import GenerationRequest, Media, Message, Modality, Part, Sampling, Text
 
 TIMINGS = {"x-omni-stage-timings": "true"}
-_LIVE = re.compile(
-    r"^(omni_(?:stage_)?live_requests|omni_arena_in_use_bytes|omni_http_in_flight)(?:{.*})? (\S+)$", re.M
-)
-# /metrics is an external HTTP endpoint without a way to wait, so it is asked again and again.
-_INTERVAL = 0.05
-
-
-@asynccontextmanager
-async def strict_client(url: str) -> AsyncIterator[openai.AsyncOpenAI]:
-    async with openai.AsyncOpenAI(
-        base_url=f"{url}/v1", api_key="none", max_retries=0, timeout=50, _strict_response_validation=True
-    ) as client:
-        yield client
 
 
 def body(request: GenerationRequest, **more: object) -> dict[str, Any]:
@@ -117,13 +98,8 @@ class Heard:
                 self.order.append("speech")
 
 
-@dataclass(frozen=True, slots=True)
-class Served:
-    """A running mesh and its client. `said` is what the launcher tells its user."""
-
-    mesh: Mesh
-    client: openai.AsyncOpenAI
-    said: list[str]
+class Served(Running):
+    """A running mesh, asked by OpenAI's client."""
 
     async def whole(self, asked: Mapping[str, Any]) -> Heard:
         reply: ChatCompletion = await self.client.chat.completions.create(**asked, stream=False)
@@ -141,32 +117,6 @@ class Served:
             async for chunk in stream:
                 heard.take(chunk)
         return heard
-
-    async def gauges(self) -> dict[str, float]:
-        """What every process says that it still holds."""
-        async with httpx2.AsyncClient(trust_env=False, timeout=5) as http:
-            found: dict[str, float] = {}
-            for name in self.mesh.supervisor.running():
-                page = await http.get(f"http://127.0.0.1:{self._metrics_port(name)}/metrics")
-                found |= {f"{name} {m[1]}": float(m[2]) for m in _LIVE.finditer(page.text)}
-            return found
-
-    def _metrics_port(self, process: str) -> int:
-        """What the process wrote in its last life."""
-        pipeline = self.mesh.plan.processes[0].settings["OMNI_STAGE_PIPELINE"]
-        lines = (Path(pipeline).parent / "logs" / f"{process}.log").read_text().splitlines()
-        ports = [line for line in lines if '"metrics are served"' in line]
-        return int(json.loads(ports[-1])["port"])
-
-    async def until(self, holds: Callable[[Mapping[str, float]], bool], *, within: float) -> None:
-        last: Mapping[str, float] = {}
-        with anyio.move_on_after(within):
-            while True:
-                last = await self.gauges()
-                if holds(last):
-                    return
-                await anyio.sleep(_INTERVAL)
-        raise AssertionError(f"after {within:g} s: { {k: v for k, v in last.items() if v} }")
 
 
 def wav_samples(data: bytes) -> bytes:

@@ -1,0 +1,76 @@
+"""A whole mesh of processes as the tests watch it: its client, what its launcher says, what its processes hold."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import anyio
+import httpx2
+import openai
+
+from omni_cli.launcher.mesh import Mesh
+
+_LIVE = re.compile(
+    r"^(omni_(?:stage_)?live_requests|omni_arena_in_use_bytes|omni_http_in_flight)(?:{.*})? (\S+)$", re.M
+)
+# /metrics is an external HTTP endpoint without a way to wait, so it is asked again and again.
+_INTERVAL = 0.05
+
+
+@asynccontextmanager
+async def strict_client(url: str) -> AsyncIterator[openai.AsyncOpenAI]:
+    async with openai.AsyncOpenAI(
+        base_url=f"{url}/v1", api_key="none", max_retries=0, timeout=50, _strict_response_validation=True
+    ) as client:
+        yield client
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """`said` is what the launcher tells its user."""
+
+    mesh: Mesh
+    client: openai.AsyncOpenAI
+    said: list[str]
+
+    async def metrics(self, process: str) -> str:
+        """The process's page for Prometheus."""
+        async with httpx2.AsyncClient(trust_env=False, timeout=5) as http:
+            return (await http.get(f"http://127.0.0.1:{self._metrics_port(process)}/metrics")).text
+
+    async def gauges(self) -> dict[str, float]:
+        """What every process says that it still holds."""
+        found: dict[str, float] = {}
+        for name in self.mesh.supervisor.running():
+            found |= {f"{name} {m[1]}": float(m[2]) for m in _LIVE.finditer(await self.metrics(name))}
+        return found
+
+    async def until(self, holds: Callable[[Mapping[str, float]], bool], *, within: float) -> None:
+        last: Mapping[str, float] = {}
+        with anyio.move_on_after(within):
+            while True:
+                last = await self.gauges()
+                if holds(last):
+                    return
+                await anyio.sleep(_INTERVAL)
+        raise AssertionError(f"after {within:g} s: { {k: v for k, v in last.items() if v} }")
+
+    async def until_idle(self) -> None:
+        """Nothing of any request is left, in any process."""
+        processes = len(self.mesh.plan.processes)
+        await self.until(lambda gauges: len(gauges) >= processes and not any(gauges.values()), within=5)
+
+    async def until_live(self, process: str, requests: int) -> None:
+        await self.until(lambda gauges: gauges.get(f"{process} omni_stage_live_requests") == requests, within=10)
+
+    def _metrics_port(self, process: str) -> int:
+        """What the process wrote in its last life."""
+        pipeline = self.mesh.plan.processes[0].settings["OMNI_STAGE_PIPELINE"]
+        lines = (Path(pipeline).parent / "logs" / f"{process}.log").read_text().splitlines()
+        ports = [line for line in lines if '"metrics are served"' in line]
+        return int(json.loads(ports[-1])["port"])
