@@ -11,6 +11,8 @@ import typer
 from omni_cli import chat as chatting
 from omni_cli import demo as demonstration
 from omni_cli import models as listing
+from omni_cli import speak as speaking
+from omni_cli import transcribe as transcribing
 from omni_cli import up as running
 from omni_cli.checkpoint import make_tiny_checkpoint
 from omni_cli.conversation import Question
@@ -102,6 +104,43 @@ def chat(
 
 
 @app.command()
+def speak(
+    text: Annotated[str, typer.Argument(help="What to say; - reads it from standard input.")],
+    *,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="FILE", help="Where to write it; the ending chooses the format.")
+    ] = Path("speech.wav"),
+    voice: Annotated[str, typer.Option(help="A voice of the model; default: its own.")] = "",
+    speed: Annotated[float, typer.Option(help="From 0.25 to 4; the pitch stays.")] = 1.0,
+    url: Url = DEFAULT_URL,
+    model: Annotated[str | None, typer.Option(help="The model that speaks; default: one that is made for it.")] = None,
+) -> None:
+    """Let a running mesh say a text."""
+    with said_plainly():
+        script = speaking.Script(speaking.text_or_stdin(text), voice, speed)
+        to_the_end(lambda: speaking.speak(script, output, url=url, model=model))
+
+
+@app.command()
+def transcribe(
+    file: Annotated[Path, typer.Argument(help="A recording: WAV, MP3, M4A, WebM, Ogg or FLAC.")],
+    *,
+    form: Annotated[transcribing.Form, typer.Option("--format", help="What to print.")] = "text",
+    words: Annotated[bool, typer.Option("--words", help="With verbose_json: when each word was said.")] = False,
+    language: Annotated[str, typer.Option(help="ISO 639-1 code, where the model knows several.")] = "",
+    prompt: Annotated[str, typer.Option(help="Words and spellings to expect.")] = "",
+    translate: Annotated[bool, typer.Option("--translate", help="Write it in English.")] = False,
+    url: Url = DEFAULT_URL,
+    model: Annotated[str | None, typer.Option(help="The model that listens; default: one that is made for it.")] = None,
+) -> None:
+    """Let a running mesh write down what is said in a file; text comes as it is heard."""
+    with said_plainly():
+        recording = transcribing.Recording(file, language, prompt)
+        work = transcribing.transcribe
+        to_the_end(lambda: work(recording, form=form, words=words, translate=translate, url=url, model=model))
+
+
+@app.command()
 def demo(
     *,
     model: Model = None,
@@ -110,12 +149,13 @@ def demo(
     speak: Annotated[Path, typer.Option(metavar="WAV", help="Where to write the answer.")] = Path(".omni/demo.wav"),
     verbose: Verbose = False,
 ) -> None:
-    """Start a mesh, ask it about a photo by voice, show how it answered, stop it."""
+    """Start a mesh, let it speak and hear itself, ask it about a photo by voice, show how it answered, stop it."""
     with said_plainly():
         question = Question("", images=(image,), audios=(audio,))
         if model is None:
             question = demonstration.for_tiny(question)
-        served = choose([demonstration.FAMILY], [model or demonstration.tiny_checkpoint()])
+        weights = f"{demonstration.FAMILY}={model or demonstration.tiny_checkpoint()}"
+        served = choose((demonstration.FAMILY, *demonstration.VOICES), [weights])
         to_the_end(lambda: demonstration.demo(question, served, speak=speak, verbose=verbose))
         if model is None:
             print(demonstration.ABOUT_TINY)

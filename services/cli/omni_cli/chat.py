@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from omni_cli.conversation import Question, ask, first_model, open_client, require_wav, write_wav
+from omni_cli.conversation import Question, ask, open_client, require_wav, write_wav
+from omni_cli.served import model_for
 from omni_cli.waterfall import render_waterfall
+from omni_common.request import Task
 
 
 async def chat(question: Question, *, url: str, model: str | None, speak: Path | None, timings: bool) -> None:
     if speak is not None:
         require_wav(speak)
     async with open_client(url) as client:
-        model = model or await first_model(client)
+        model = model or await model_for(client, Task.CHAT)
         answer = await ask(client, model, question, speak=speak is not None, on_text=show_text)
     print()
     if speak is not None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
+import httpx2
 import openai
 from openai.types.chat import ChatCompletionChunk, ChatCompletionMessageParam
 
@@ -63,12 +64,8 @@ async def open_client(url: str) -> AsyncIterator[openai.AsyncOpenAI]:
             raise CommandError(f"The mesh sent a reply that is not OpenAI's: {error.message}") from error
         except openai.APIError as error:
             raise CommandError(f"The mesh refused: {error.message}") from None
-
-
-async def first_model(client: openai.AsyncOpenAI) -> str:
-    async for model in client.models.list():
-        return model.id
-    raise CommandError("The mesh serves no model.")
+        except httpx2.TransportError:  # in the middle of a body; before it the client has a name of its own for it
+            raise CommandError("The mesh broke off in the middle of its answer.") from None
 
 
 async def ask(
