@@ -13,6 +13,7 @@ from omni_stage.program import ModelFamily
 
 FAMILIES: Mapping[str, str] = {
     "echo": "omni_stage.models.echo",
+    "piper": "omni_stage.models.piper",
     "qwen3-omni": "omni_stage.models.qwen3_omni",
     "whisper": "omni_stage.models.whisper",
 }

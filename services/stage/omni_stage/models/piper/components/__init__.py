@@ -1,0 +1,1 @@
+"""The part that computes, and that knows what a Piper voice is."""
