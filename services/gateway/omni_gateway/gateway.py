@@ -20,6 +20,7 @@ from omni_gateway.client import Client
 from omni_gateway.http.protocol import HttpServer
 from omni_gateway.serving import Serving
 from omni_gateway.settings import GatewaySettings
+from omni_gateway.transcription import endpoint as transcription
 
 logger = logging.getLogger(__name__)
 
@@ -38,7 +39,10 @@ class Gateway:
         shared = Serving(self.client, settings, clock=clock)
         self.app = build_app(
             self.client,
-            {chat.ROUTE: chat.ChatEndpoint(shared, transcripts)},
+            {
+                chat.ROUTE: chat.ChatEndpoint(shared, transcripts),
+                **{route: transcription.TranscriptionEndpoint(shared, route) for route in transcription.ROUTES},
+            },
             serving=lambda: self._lifecycle is not None and self._lifecycle.serving,
             created=int(time.time()),
             clock=clock,

@@ -94,3 +94,33 @@ async def test_a_body_of_another_kind_is_refused_unread(given: Scope) -> None:
 async def test_json_may_name_its_character_set() -> None:
     async with reader().read(scope(content_type="Application/JSON; charset=utf-8"), pieces(2)) as body:
         assert body == b"xx"
+
+
+FORM = scope(content_type="multipart/form-data; boundary=x")
+
+
+async def test_a_form_is_held_without_a_copy_until_the_block_is_left() -> None:
+    bodies = reader()
+    async with bodies.read_form(FORM, pieces(60, 40)) as body:
+        assert isinstance(body, bytearray)
+        assert body == b"x" * 100
+        assert bodies.held == 100
+    assert bodies.held == 0
+
+
+async def test_a_timeout_while_a_body_is_used_is_not_the_body_s() -> None:
+    bodies = reader()
+    with pytest.raises(TimeoutError):
+        async with bodies.read_form(FORM, pieces(60)):
+            raise TimeoutError
+    assert bodies.held == 0
+
+
+@pytest.mark.parametrize(
+    "given", [scope(), scope(content_type="multipart/mixed"), scope(content_type="application/x-www-form-urlencoded")]
+)
+async def test_what_is_no_form_with_files_is_refused_unread(given: Scope) -> None:
+    with pytest.raises(HttpError) as caught:
+        async with reader().read_form(given, pieces()):
+            pass
+    assert caught.value.status == 415
