@@ -11,10 +11,12 @@ from starlette.types import ASGIApp
 
 from omni_common.clock import Clock
 from omni_common.errors import Internal, InvalidRequest, OmniError
+from omni_common.request import Task
 from omni_gateway.client import Client
 from omni_gateway.http.edge import RequestEdge
 from omni_gateway.readiness import model_body, readiness_body
 from omni_gateway.replies import HttpError, JsonReply, error_reply, http_error_reply
+from omni_gateway.speech.replies import voices_body
 
 
 def build_app(
@@ -26,6 +28,7 @@ def build_app(
     for route, endpoint in generating.items():
         app.add_route(route, endpoint, methods=["POST"])  # type: ignore[arg-type]  # an ASGI app is a route, too
     _add_models(app, client, created)
+    _add_voices(app, client)
     _add_probes(app, client, serving)
     _add_failures(app)
     return RequestEdge(app, routes=generating, clock=clock)
@@ -41,6 +44,14 @@ def _add_models(app: FastAPI, client: Client, created: int) -> None:
     @app.get("/v1/models/{model:path}")
     async def get_model(model: str) -> Response:
         return JsonReply(model_body(client.pipeline(model), created))
+
+
+def _add_voices(app: FastAPI, client: Client) -> None:
+    @app.get("/v1/audio/voices")
+    async def list_voices(model: str = "") -> Response:
+        if model:
+            return JsonReply(voices_body([client.pipeline_for(model, Task.SPEECH)]))
+        return JsonReply(voices_body(p for p in client.pipelines().values() if Task.SPEECH in p.tasks))
 
 
 def _add_probes(app: FastAPI, client: Client, serving: Callable[[], bool]) -> None:

@@ -20,7 +20,7 @@ from omni_gateway.client import Client
 from omni_gateway.http.protocol import HttpServer
 from omni_gateway.serving import Serving
 from omni_gateway.settings import GatewaySettings
-from omni_gateway.transcription import endpoint as transcription
+from omni_gateway.speech import endpoint as speech
 
 logger = logging.getLogger(__name__)
 
@@ -41,7 +41,7 @@ class Gateway:
             self.client,
             {
                 chat.ROUTE: chat.ChatEndpoint(shared, transcripts),
-                **{route: transcription.TranscriptionEndpoint(shared, route) for route in transcription.ROUTES},
+                speech.ROUTE: speech.SpeechEndpoint(shared),
             },
             serving=lambda: self._lifecycle is not None and self._lifecycle.serving,
             created=int(time.time()),

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from omni.coordinator.v1 import coordinator_pb2 as pb
-from omni_common.errors import StageUnavailable
+from omni_common.errors import InvalidRequest, StageUnavailable
 from omni_common.request import Modality, Task
 
 
@@ -38,12 +39,32 @@ class PipelineView:
     languages: tuple[str, ...]
     stages: tuple[StageView, ...]
 
+    def voice_called(self, name: str, param: str) -> str:
+        """The voice of this name in any case; empty, for the pipeline's default, where `name` is. A pipeline that names
+        no voices decides itself. Raises InvalidRequest that names `param`."""
+        if not name or not self.voices:
+            return name
+        for known in self.voices:
+            if known.lower() == name.lower():
+                return known
+        raise InvalidRequest(
+            f"The model '{self.name}' has no such voice; it has {_some(self.voices)}.",
+            param=param,
+            code="invalid_value",
+        )
+
     def unavailable(self) -> StageUnavailable:
         """Why it takes no request just now."""
         missing = [s.stage for s in self.stages if not s.ready_replicas]
         if missing:
             return StageUnavailable(missing[0], "has no replica that is ready")
         return StageUnavailable(self.name, "is not ready")
+
+
+def _some(names: Sequence[str], most: int = 50) -> str:
+    """Voices of many speakers come by the hundred."""
+    rest = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + rest
 
 
 def parse_pipeline(status: pb.PipelineStatus) -> PipelineView:

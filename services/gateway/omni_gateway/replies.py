@@ -100,5 +100,6 @@ def refusal(error: ValidationError) -> OmniError:
             return Unsupported(f"This value of '{param}' is not supported by this server.", param=param)
         case str(kind) if kind.startswith(UNKNOWN):
             param = f"{param}.{kind.removeprefix(UNKNOWN)}"
+    code = "string_above_max_length" if fault["type"] == "string_too_long" else "invalid_value"
     what = fault["msg"][:1].lower() + fault["msg"][1:]
-    return InvalidRequest(f"The parameter '{param or 'body'}' is wrong: {what}.", param=param, code="invalid_value")
+    return InvalidRequest(f"The parameter '{param or 'body'}' is wrong: {what}.", param=param, code=code)

@@ -182,11 +182,18 @@ class Voice(Wire):
     id: str = Field(max_length=64)
 
 
+AnyVoice = Annotated[
+    Annotated[str, Field(max_length=64), Tag("<string>")] | Annotated[Voice, Tag("<other>")], STRING_OR_OTHER
+]
+
+
+def voice_name(voice: str | Voice) -> str:
+    return voice if isinstance(voice, str) else voice.id
+
+
 class AudioOptions(Wire):
     format: Literal["wav", "aac", "mp3", "flac", "opus", "pcm16"]
-    voice: Annotated[
-        Annotated[str, Field(max_length=64), Tag("<string>")] | Annotated[Voice, Tag("<other>")], STRING_OR_OTHER
-    ] = ""
+    voice: AnyVoice = ""
 
 
 class StreamOptions(Wire):
@@ -214,6 +221,9 @@ class StageSampling(Wire):
     max_tokens: MaxTokens | None = None
 
 
+StagesSampling = Annotated[Mapping[Annotated[str, Field(max_length=64)], StageSampling], Field(max_length=32)]
+
+
 class ChatRequest(Wire):
     """The body of POST /v1/chat/completions."""
 
@@ -235,7 +245,7 @@ class ChatRequest(Wire):
         Annotated[StopString, Tag("<string>")] | Annotated[list[StopString], Field(max_length=4), Tag("<other>")],
         STRING_OR_OTHER,
     ] = []
-    stage_sampling: Mapping[Annotated[str, Field(max_length=64)], StageSampling] = Field(default={}, max_length=32)
+    stage_sampling: StagesSampling = {}
 
     # Named only so that the values which ask for nothing are accepted.
     n: Annotated[int, only(1)] = 1

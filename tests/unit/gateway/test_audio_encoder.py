@@ -12,8 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from omni_common.errors import OmniError
 from omni_common.request import AudioOutput
-from omni_gateway.audio.encoder import Resampler, encode_whole, new_encoder
+from omni_gateway.audio.encoder import encode_whole, new_encoder
 from omni_gateway.audio.speech import SpeechFile, SpeechStream
 
 TONE = (np.sin(np.arange(48_000) * 2 * np.pi * 440 / 24_000) * 20_000).astype("<i2").tobytes()
@@ -61,9 +62,16 @@ def test_flac_is_lossless() -> None:
     assert np.array_equal(decoded(encode_whole("flac", TONE)), np.frombuffer(TONE, "<i2"))
 
 
-def test_pcm_of_24_khz_passes_untouched() -> None:
-    resampler = Resampler(24_000)
-    assert resampler.convert(TONE) + resampler.finish() == TONE
+@pytest.mark.parametrize("form", ["wav", *CODED])
+@given(st.lists(st.integers(1, 3_000), max_size=12))
+@settings(max_examples=15, deadline=None)
+def test_what_a_file_decodes_to_does_not_depend_on_how_the_samples_are_cut(form: str, sizes: list[int]) -> None:
+    encoder, rest, data = new_encoder(form), TONE, b""
+    for size in sizes:
+        data += encoder.encode(rest[: 2 * size])
+        rest = rest[2 * size :]
+    data += encoder.encode(rest) + encoder.finish()
+    assert np.array_equal(decoded(data), decoded(encode_whole(form, TONE)))
 
 
 @pytest.mark.anyio
@@ -94,3 +102,34 @@ async def test_a_whole_flac_tells_its_length() -> None:
     with av.open(io.BytesIO(data)) as opened:
         assert opened.duration == 2_000_000  # microseconds
     assert np.array_equal(decoded(data), np.frombuffer(TONE, "<i2"))
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("form", ["pcm16", "wav", *CODED])
+async def test_a_stream_and_a_file_are_the_same_speech_at_any_rate_and_speed(form: str) -> None:
+    stream = SpeechStream(form, anyio.CapacityLimiter(1), speed=1.5)
+    file = SpeechFile(form, anyio.CapacityLimiter(1), speed=1.5)
+    pieces = [AudioOutput(TONE[start : start + 5_002], 22_050) for start in range(0, len(TONE), 5_002)]
+    streamed = b"".join([await stream.encode([piece]) for piece in pieces]) + await stream.finish()
+    await file.add(pieces)
+    whole = await file.finish()
+    if form == "pcm16":
+        assert streamed == whole
+        assert len(whole) / 48_000 == pytest.approx(48_000 / 22_050 / 1.5, rel=0.001)
+    else:
+        assert np.array_equal(decoded(streamed), decoded(whole))
+
+
+@pytest.mark.anyio
+async def test_nothing_is_written_before_there_is_sound() -> None:
+    stream = SpeechStream("wav", anyio.CapacityLimiter(1), speed=4)
+    assert await stream.encode([AudioOutput(bytes(96), 24_000)]) == b""
+    assert (await stream.finish())[:4] == b"RIFF"
+
+
+@pytest.mark.anyio
+async def test_a_mesh_that_changes_its_rate_fails_the_answer() -> None:
+    stream = SpeechStream("wav", anyio.CapacityLimiter(1))
+    await stream.encode([AudioOutput(TONE, 24_000)])
+    with pytest.raises(OmniError):
+        await stream.encode([AudioOutput(TONE, 22_050)])

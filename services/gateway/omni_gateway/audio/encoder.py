@@ -10,9 +10,9 @@ import struct
 from typing import Any, Protocol
 
 import av
-import numpy as np
 
 from omni_gateway.audio.formats import CONTAINERS, SAMPLE_BYTES, SAMPLE_RATE, Container
+from omni_gateway.audio.pcm import frame_of
 
 # Stands for a length that nobody knows yet; readers take it as "until the end".
 _UNKNOWN_LENGTH = 0xFFFFFFFF
@@ -141,34 +141,7 @@ class _Coded:
         return self._sink.take()
 
     def _feed(self, pcm: bytes) -> None:
-        frame = _frame(pcm, SAMPLE_RATE)
+        frame = frame_of(pcm, SAMPLE_RATE)
         frame.pts = self.samples
         self.samples += frame.samples
         self._file.mux(self._stream.encode(frame))
-
-
-class Resampler:
-    """Brings a model's own sample rate to 24 kHz; hands pieces on untouched where it is that already."""
-
-    def __init__(self, rate: int) -> None:
-        self._rate = rate
-        self._resampler: Any = None
-        if rate != SAMPLE_RATE:
-            self._resampler = av.AudioResampler(format="s16", layout="mono", rate=SAMPLE_RATE)
-
-    def convert(self, pcm: bytes) -> bytes:
-        if self._resampler is None or not pcm:
-            return pcm
-        return self._drain(_frame(pcm, self._rate))
-
-    def finish(self) -> bytes:
-        return b"" if self._resampler is None else self._drain(None)
-
-    def _drain(self, frame: Any) -> bytes:
-        return b"".join(part.to_ndarray().astype("<i2").tobytes() for part in self._resampler.resample(frame))
-
-
-def _frame(pcm: bytes, rate: int) -> Any:
-    frame: Any = av.AudioFrame.from_ndarray(np.frombuffer(pcm, "<i2")[None, :], format="s16", layout="mono")
-    frame.sample_rate = rate
-    return frame

@@ -10,7 +10,8 @@ from av.error import FFmpegError
 
 from omni_common.errors import Internal
 from omni_common.request import AudioOutput
-from omni_gateway.audio.encoder import Encoder, Resampler, new_encoder, set_flac_length, wav_header
+from omni_gateway.audio.encoder import Encoder, new_encoder, set_flac_length, wav_header
+from omni_gateway.audio.pcm import PcmStep, steps_to_caller
 
 # Whole samples, and whole groups of base64: callers may join the base64 of several pieces before they decode it.
 _UNIT = 6
@@ -19,11 +20,13 @@ _UNIT = 6
 class SpeechStream:
     """Pieces in, pieces out; nothing is held back but what the codec needs and up to five bytes."""
 
-    def __init__(self, form: str, threads: CapacityLimiter) -> None:
+    def __init__(self, form: str, threads: CapacityLimiter, *, speed: float = 1) -> None:
         self._form = form
         self._threads = threads
+        self._speed = speed
+        self._rate: int | None = None
+        self._steps: PcmStep | None = None
         self._encoder: Encoder | None = None
-        self._resampler: Resampler | None = None
         self._rest = b""
 
     async def encode(self, pieces: Sequence[AudioOutput]) -> bytes:
@@ -52,12 +55,16 @@ class SpeechStream:
             raise Internal("The speech could not be encoded.") from error
 
     def _encode(self, pieces: Sequence[AudioOutput]) -> bytes:
-        resampler = self._resampler = self._resampler or Resampler(pieces[0].sample_rate)
-        return self._open().encode(resampler.convert(b"".join(piece.pcm for piece in pieces)))
+        self._rate = self._rate or pieces[0].sample_rate
+        if any(piece.sample_rate != self._rate for piece in pieces):
+            raise Internal("The speech changed its sample rate.")
+        steps = self._steps = self._steps or steps_to_caller(self._rate, self._speed)
+        pcm = steps.convert(b"".join(piece.pcm for piece in pieces))
+        return self._open().encode(pcm) if pcm else b""
 
     def _finish(self) -> bytes:
         encoder = self._open()
-        tail = encoder.encode(self._resampler.finish()) if self._resampler is not None else b""
+        tail = encoder.encode(self._steps.finish()) if self._steps is not None else b""
         return tail + encoder.finish()
 
     def _open(self) -> Encoder:
@@ -68,10 +75,10 @@ class SpeechStream:
 class SpeechFile:
     """A whole file, encoded as its pieces come."""
 
-    def __init__(self, form: str, threads: CapacityLimiter) -> None:
+    def __init__(self, form: str, threads: CapacityLimiter, *, speed: float = 1) -> None:
         # The heads of WAV and FLAC files tell their length, so they are written last.
         self._wav, self._flac = form == "wav", form == "flac"
-        self._stream = SpeechStream("pcm16" if self._wav else form, threads)
+        self._stream = SpeechStream("pcm16" if self._wav else form, threads, speed=speed)
         self._made = bytearray()
 
     async def add(self, pieces: Sequence[AudioOutput]) -> None:

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-import orjson
-from pydantic import ValidationError
-
 from omni_common.errors import InvalidRequest, Unsupported
 from omni_common.request import GenerationParams, GenerationRequest, Message, Modality, Part, Role, Sampling, Text
 from omni_gateway import schemas
 from omni_gateway.chat.media import media_of_base64, media_of_url
 from omni_gateway.chat.transcripts import Transcripts
+from omni_gateway.http.json_body import parse_json
 from omni_gateway.pipelines import PipelineView
-from omni_gateway.replies import refusal
+from omni_gateway.sampling import seed_of, stage_sampling_of
 
 _ROLES = {
     "system": Role.SYSTEM,
@@ -24,17 +22,8 @@ _ROLES = {
 
 
 def parse_body(body: bytes) -> schemas.ChatRequest:
-    """The body's form. orjson refuses what is no JSON at all: NaN, lone surrogates, nesting beyond 1,024."""
-    try:
-        tree = orjson.loads(body)
-    except orjson.JSONDecodeError as error:
-        raise InvalidRequest(f"The body is not valid JSON: {error}.", code="invalid_json") from None
-    try:
-        chat = schemas.ChatRequest.model_validate(tree)
-    except ValidationError as error:
-        raise refusal(error) from None
-    except RecursionError:
-        raise InvalidRequest("The body is nested too deeply.", code="invalid_json") from None
+    """The body's form, whose fields fit together."""
+    chat = parse_json(body, schemas.ChatRequest)
     _fits_together(chat)
     return chat
 
@@ -73,14 +62,7 @@ def build_request(chat: schemas.ChatRequest, pipeline: PipelineView, transcripts
 
 
 def _params(chat: schemas.ChatRequest, modalities: frozenset[Modality], pipeline: PipelineView) -> GenerationParams:
-    stages = {stage.stage for stage in pipeline.stages}
-    for name in chat.stage_sampling:
-        if name not in stages:
-            raise InvalidRequest(
-                f"The model '{pipeline.name}' has no such stage; it has {', '.join(sorted(stages))}.",
-                param="stage_sampling",
-                code="invalid_value",
-            )
+    voice = "" if chat.audio is None else pipeline.voice_called(schemas.voice_name(chat.audio.voice), "audio.voice")
     return GenerationParams(
         modalities=modalities,
         sampling=Sampling(
@@ -88,38 +70,12 @@ def _params(chat: schemas.ChatRequest, modalities: frozenset[Modality], pipeline
             top_p=chat.top_p,
             top_k=chat.top_k,
             repetition_penalty=chat.repetition_penalty,
-            seed=_seed(chat.seed),
+            seed=seed_of(chat.seed),
             max_tokens=chat.max_completion_tokens if chat.max_completion_tokens is not None else chat.max_tokens,
         ),
-        stage_sampling={name: _stage_sampling(s) for name, s in chat.stage_sampling.items()},
+        stage_sampling=stage_sampling_of(chat.stage_sampling, pipeline),
         stop=(chat.stop,) if isinstance(chat.stop, str) else tuple(chat.stop),
-        voice=_voice(chat, pipeline),
-    )
-
-
-def _stage_sampling(given: schemas.StageSampling) -> Sampling:
-    return Sampling(**{**given.model_dump(), "seed": _seed(given.seed)})
-
-
-def _seed(seed: int | None) -> int | None:
-    """OpenAI's seeds are signed, the mesh's are not; each keeps its own."""
-    return None if seed is None else seed % 2**64
-
-
-def _voice(chat: schemas.ChatRequest, pipeline: PipelineView) -> str:
-    if chat.audio is None:
-        return ""
-    voice = chat.audio.voice
-    wanted = voice if isinstance(voice, str) else voice.id
-    if not wanted or not pipeline.voices:
-        return wanted
-    for known in pipeline.voices:
-        if known.lower() == wanted.lower():
-            return known
-    raise InvalidRequest(
-        f"The model '{pipeline.name}' has no such voice; it has {', '.join(pipeline.voices)}.",
-        param="audio.voice",
-        code="invalid_value",
+        voice=voice,
     )
 
 

@@ -43,6 +43,11 @@ class Sender:
     async def end(self) -> None:
         await self._write(b"", more=False)
 
+    def reset(self) -> None:
+        """Ends the connection at once, so that nobody takes what was sent for a whole reply."""
+        if self._reset is not None:
+            self._reset()
+
     async def whole(self, content_type: str, data: bytes) -> None:
         """A complete reply."""
         await self.start(200, {"content-type": content_type, "content-length": str(len(data))})
@@ -53,8 +58,7 @@ class Sender:
         with anyio.move_on_after(self._stall) as scope:
             await self._send({"type": "http.response.body", "body": data, "more_body": more})
         if scope.cancelled_caught:
-            if self._reset is not None:
-                self._reset()
+            self.reset()
             raise SlowCaller
 
 
