@@ -100,6 +100,7 @@ bench: setup ## Measure the mesh against one process and a plain single-host hop
 	$(BIN)/python -m tests.load.hop
 	$(BIN)/python -m tests.load.gateway
 	$(BIN)/python -m tests.load.tax
+	$(BIN)/python -m tests.load.voices
 
 lock: setup ## Write the installed versions to constraints.txt
 	@{ head -n 1 constraints.txt; $(BIN)/pip freeze --exclude-editable | sed 's/+cpu$$//' | grep -v '^#'; } > .venv/lock
