@@ -109,6 +109,7 @@ def test_a_content_type_without_a_fit_boundary_is_refused(kind: str) -> None:
         encode((f'name="model"; x="{"y" * 4096}"', b"")),
         encode(MODEL).replace(b"\r\n\r\n", b"\r\nx: y" * 9 + b"\r\n\r\n"),
         encode(*[MODEL] * (MAX_PARTS + 1)),
+        encode(MODEL, FILE).replace(b"\r\n--b0undary\r\n", b"\r\n--b0undary \t\r\n"),
         f"--{BOUNDARY}\r\n".encode() + f"\r\n--{BOUNDARY}x".encode() * (MAX_PARTS + 1),
     ],
 )
