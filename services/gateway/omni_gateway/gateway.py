@@ -21,6 +21,7 @@ from omni_gateway.http.protocol import HttpServer
 from omni_gateway.serving import Serving
 from omni_gateway.settings import GatewaySettings
 from omni_gateway.speech import endpoint as speech
+from omni_gateway.transcription import endpoint as transcription
 
 logger = logging.getLogger(__name__)
 
@@ -42,6 +43,7 @@ class Gateway:
             {
                 chat.ROUTE: chat.ChatEndpoint(shared, transcripts),
                 speech.ROUTE: speech.SpeechEndpoint(shared),
+                **{route: transcription.TranscriptionEndpoint(shared, route) for route in transcription.ROUTES},
             },
             serving=lambda: self._lifecycle is not None and self._lifecycle.serving,
             created=int(time.time()),
