@@ -11,36 +11,18 @@ from tests.parity import cases
 from tests.parity.cases import FRAMES, Draw
 from tests.parity.conftest import Expected
 from tests.parity.in_process import Answer, InProcess
+from tests.parity.readings import GREEDY, SENTENCE, TEXTS, request, turn
 from tests.parity.reference import Spoken
 from transformers import AutoTokenizer
 
-from omni_common.request import (
-    AudioOutput,
-    FinishReason,
-    GenerationParams,
-    GenerationRequest,
-    Message,
-    Modality,
-    Role,
-    Sampling,
-    Task,
-    Text,
-    Usage,
-)
+from omni_common.request import AudioOutput, FinishReason, Sampling, Usage
 from omni_stage.models import load_family
 from omni_stage.models.qwen3_omni.config import PIPELINE
 from omni_stage.models.qwen3_omni.payload_types import CodecFrames, TextTokens
 from omni_stage.scheduler.contract import Load
 
-GREEDY, SEEDED = Draw(None), Draw(1234)
+SEEDED = Draw(1234)
 DRAWS = [pytest.param(GREEDY, id="greedy"), pytest.param(SEEDED, id="seeded")]
-TURN = "Read this text aloud, word for word:\n\n"
-SENTENCE = "The licence applies to the program."
-TEXTS = {
-    "one token": "a",
-    "a sentence": SENTENCE,
-    "more tokens than frames": "Each of the 3 copies costs £5, and é is a letter, too.\n" * 4,
-}
 LONG = 400  # frames: seconds of work, so that it is under way when something happens to it
 
 
@@ -48,21 +30,6 @@ LONG = 400  # frames: seconds of work, so that it is under way when something ha
 def stages(tiny: Path) -> Iterator[InProcess]:
     with InProcess(load_family("qwen3-omni"), tiny) as running:
         yield running
-
-
-def request(
-    text: str, draw: Draw = GREEDY, *, instructions: str = "", voice: str = "", talker: Sampling | None = None
-) -> GenerationRequest:
-    temperature = 0.0 if draw.seed is None else None
-    system = (Message(Role.SYSTEM, (Text(instructions),)),) if instructions else ()
-    params = GenerationParams(
-        modalities=frozenset({Modality.AUDIO}),
-        sampling=Sampling(seed=draw.seed, max_tokens=1),  # of text that is written, and none is
-        stage_sampling={"talker": talker or Sampling(temperature=temperature, max_tokens=FRAMES)},
-        voice=voice,
-        task=Task.SPEECH,
-    )
-    return GenerationRequest("qwen3-omni", (*system, Message(Role.USER, (Text(text, "input"),))), params)
 
 
 def assert_same(answer: Answer, spoken: Spoken) -> None:
@@ -86,7 +53,7 @@ def test_a_text_alone_is_read_as_by_the_whole_model(
     text: str, draw: Draw, stages: InProcess, expected: Expected
 ) -> None:
     answer = stages.run(request(text, draw))
-    assert_same(answer, expected.say(f"{TURN}{text.strip()}", text.strip(), draw))
+    assert_same(answer, expected.say(turn(text), text.strip(), draw))
     assert answer.text == text.strip()
 
 
@@ -98,7 +65,7 @@ def test_texts_read_at_once_beside_a_chat_are_read_as_each_alone(
     answers = [stages.submit(text, request(text, draw)) for text in TEXTS.values()]
     for text, answer in zip(TEXTS.values(), answers, strict=True):
         assert answer.over.wait(50)
-        assert_same(answer, expected.say(f"{TURN}{text.strip()}", text.strip(), draw))
+        assert_same(answer, expected.say(turn(text), text.strip(), draw))
     assert chat.over.wait(50)
     assert_same(chat, expected.of("text", draw))
 
@@ -108,13 +75,13 @@ def test_readings_with_different_seeds_do_not_share_their_luck(stages: InProcess
     answers = [stages.submit(f"seed {n}", request(SENTENCE, draw)) for n, draw in enumerate(draws)]
     for draw, answer in zip(draws, answers, strict=True):
         assert answer.over.wait(50)
-        assert_same(answer, expected.say(f"{TURN}{SENTENCE}", SENTENCE, draw))
+        assert_same(answer, expected.say(turn(SENTENCE), SENTENCE, draw))
     assert codes(answers[0]) == codes(answers[2]) != codes(answers[1])
 
 
 def test_the_talker_hears_the_instructions_and_says_only_the_text(stages: InProcess, expected: Expected) -> None:
     plain, slow = (stages.run(request(SENTENCE, instructions=i)) for i in ("", " Speak slowly and in a low voice.\n"))
-    assert_same(slow, expected.say(f"Speak slowly and in a low voice.\n\n{TURN}{SENTENCE}", SENTENCE, GREEDY))
+    assert_same(slow, expected.say(turn(SENTENCE, "Speak slowly and in a low voice."), SENTENCE, GREEDY))
     assert slow.text == SENTENCE
     assert codes(slow) != codes(plain)
 
@@ -123,7 +90,7 @@ def test_every_voice_reads_in_its_own_way(stages: InProcess, expected: Expected)
     heard = {}
     for voice in PIPELINE.voices:
         answer = stages.run(request(SENTENCE, voice=voice))
-        assert_same(answer, expected.say(f"{TURN}{SENTENCE}", SENTENCE, GREEDY, voice))
+        assert_same(answer, expected.say(turn(SENTENCE), SENTENCE, GREEDY, voice))
         heard[voice] = codes(answer)
     assert len({*map(tuple, heard.values())}) == len(PIPELINE.voices)
     assert codes(stages.run(request(SENTENCE))) == heard[PIPELINE.default_voice]
@@ -141,7 +108,7 @@ def test_what_looks_like_a_control_token_is_read_out(stages: InProcess, tiny: Pa
 
 def test_nothing_is_written_and_the_prompt_is_counted(stages: InProcess, tiny: Path) -> None:
     answer = stages.run(request(SENTENCE))
-    prompt = f"<|im_start|>user\n{TURN}{SENTENCE}<|im_end|>\n<|im_start|>assistant\n"
+    prompt = f"<|im_start|>user\n{turn(SENTENCE)}<|im_end|>\n<|im_start|>assistant\n"
     written, spoken = answer.results["decode"], answer.results["code2wav"]
     assert written.finish_reason is FinishReason.STOP
     assert written.usage == Usage(prompt_tokens=len(AutoTokenizer.from_pretrained(tiny)(prompt)["input_ids"]))
@@ -164,5 +131,5 @@ def test_a_caller_who_leaves_amid_a_reading_leaves_nothing_behind(stages: InProc
     assert left.results.keys() <= {"decode"}
     assert len(left.pcm) < LONG * 1920  # half of it
     assert stays.over.wait(50)
-    assert_same(stays, expected.say(f"{TURN}{SENTENCE}", SENTENCE, GREEDY))
+    assert_same(stays, expected.say(turn(SENTENCE), SENTENCE, GREEDY))
     assert set(stages.loads().values()) == {Load(running=0, waiting=0)}
