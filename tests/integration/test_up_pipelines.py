@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import anyio
+import psutil
 import pytest
 from tests.integration.up_process import STAGES, replicas_of, say, up
 from tests.outsider import install
@@ -63,6 +64,35 @@ async def test_a_pipeline_that_cannot_start_ends_the_mesh_with_its_last_words(tm
     assert code_of_end == 1
     assert not [line for line in said if line.startswith("omni is ready")]
     assert any("the parrot is no more" in line for line in said[-3:])
+
+
+async def test_speech_and_hearing_run_beside_echo_without_torch_in_any_process(tmp_path: Path) -> None:
+    async with up(tmp_path, "--pipeline", "piper", "--pipeline", "whisper") as mesh:
+        await mesh.ready()
+        assert [(await mesh.line()) for _ in range(3)] == [
+            "  echo: chat",
+            "  piper: speech",
+            "  whisper: transcription",
+        ]
+        servers = {name: child for name, child in mesh.children().items() if name.startswith("fork-")}
+        mapped = {name: libraries_of(server) for name, server in servers.items()}
+        with anyio.fail_after(20):
+            command = ["models", "--url", f"http://127.0.0.1:{mesh.port}/v1"]
+            listed = await anyio.run_process([sys.executable, "-m", "omni_cli", *command])
+        assert await mesh.stop(signal.SIGTERM) == 0
+    assert mapped == {"fork-echo": set(), "fork-piper": {"onnxruntime"}, "fork-whisper": {"ctranslate2", "onnxruntime"}}
+    served = listed.stdout.decode().partition("Served at ")[2].splitlines()[1:]
+    assert [line.split() for line in served] == [
+        ["echo", "chat;", "voices", "low,", "high"],
+        ["piper", "speech;", "voices", "en_US-joe-medium"],
+        ["whisper", "transcription"],
+    ]
+
+
+def libraries_of(server: psutil.Process) -> set[str]:
+    """Those that compute, in any of the processes that were forked from it."""
+    maps = [mapped.path for child in server.children() for mapped in child.memory_maps()]
+    return {name for name in ("libtorch", "onnxruntime", "ctranslate2") if any(name in path for path in maps)}
 
 
 async def test_every_line_of_a_verbose_mesh_names_its_process(tmp_path: Path) -> None:
