@@ -25,7 +25,7 @@ from openai.types.audio.transcription import UsageDuration
 from tests.integration.gateway_mesh import Mesh, mesh
 
 from omni_common.errors import InvalidRequest, Overloaded, StageFailed
-from omni_common.request import Media, Message, Modality, Role, Sampling, Segment, Task, Text, Usage, Word
+from omni_common.request import Media, Message, Modality, Role, Sampling, Segment, StageReport, Task, Text, Usage, Word
 from omni_common.testing.scripts import Admit, Finish, Scripted, Step, pipeline_status
 
 pytestmark = pytest.mark.anyio
@@ -110,7 +110,7 @@ async def test_verbose_json_satisfies_the_strict_client() -> None:
     assert (first.tokens, first.avg_logprob, first.compression_ratio) == ([5, 6], -0.25, 1.5)
     assert first.no_speech_prob == 0.125
     assert reply.words is not None
-    assert [(w.word, w.start) for w in reply.words] == [(" Hello", 0.1), (" How", 1.5), (" are", 1.75)]
+    assert [(w.word, w.start) for w in reply.words] == [("Hello", 0.1), ("How", 1.5), ("are", 1.75)]
     assert reply.usage is not None
     assert answer.request is not None
     assert answer.request.params.word_times
@@ -157,6 +157,22 @@ async def test_a_silent_stream_is_kept_alive() -> None:
                 if line.startswith(": ping"):
                     gate.set()
         assert gate.is_set()
+
+
+@pytest.mark.parametrize("stream", ["true", "false"])
+async def test_timings_come_with_every_json_when_asked_for(stream: str) -> None:
+    async with whisper() as here:
+        report = StageReport("recogniser", "recogniser-0", 0.25, 0.5, 1.0)
+        here.coordinator.script(Admit("r-9"), *SEGMENTS, Finish(reports=(report,)))
+        reply = await here.http.post(
+            ROUTE,
+            data={"model": MODEL, "stream": stream},
+            files={"file": ("a.wav", WAV)},
+            headers={"x-omni-stage-timings": "true"},
+        )
+    body = orjson.loads(reply.text.strip().splitlines()[-1].removeprefix("data: "))
+    assert body["omni"]["request_id"] == "r-9"
+    assert [s["stage"] for s in body["omni"]["stages"]] == ["recogniser"]
 
 
 # The official client calls this route deprecated; OpenAI serves it, and so do others.

@@ -84,7 +84,7 @@ def test_verbose_json_has_what_was_asked_for(words: bool, segments: bool) -> Non
     assert body["duration"] == 3663.25
     assert ("words" in body, "segments" in body) == (words, segments)
     if words:
-        assert body["words"][1] == {"word": " A", "start": 3661.1, "end": 3661.2}
+        assert body["words"][1] == {"word": "A", "start": 3661.1, "end": 3661.2}
     if segments:
         assert [s["id"] for s in body["segments"]] == [0, 1]
         assert body["segments"][0] == {

@@ -9,6 +9,7 @@ from starlette.types import Receive, Scope, Send
 
 from omni_common.request import Segment, Task
 from omni_gateway.call import Call
+from omni_gateway.chat.chunks import timings_body
 from omni_gateway.http.form import parse_form
 from omni_gateway.serving import Serving, Visit
 from omni_gateway.transcription.parse import Wish, build_request, parse_wish
@@ -42,8 +43,10 @@ class TranscriptionEndpoint:
         segments: list[Segment] = []
         while visit.tally.finished is None:
             segments += visit.tally.see(await call.read()).segments
-        await visit.sender.whole(*render(Transcript(segments, visit.tally.finished.usage), wish))
+        finished = visit.tally.finished
+        timings = timings_body(visit.tally.request_id, finished.reports) if visit.wants_timings else None
+        await visit.sender.whole(*render(Transcript(segments, finished.usage, timings), wish))
 
     async def _stream(self, wish: Wish, visit: Visit, call: Call) -> None:
-        reply = TranscriptStream(visit.tally)
+        reply = TranscriptStream(visit.tally, timings=visit.wants_timings)
         await reply.run(call, visit.sender, ping=self._serving.settings.ping_interval.total_seconds())

@@ -27,6 +27,8 @@ class Transcript:
 
     segments: Sequence[Segment]
     usage: Usage
+    # What JSON bodies tell under `omni`, where the caller asked for it.
+    timings: Json | None = None
 
     @property
     def text(self) -> str:
@@ -43,9 +45,13 @@ def render(transcript: Transcript, wish: Wish) -> tuple[str, bytes]:
         case "vtt":
             return _VTT, vtt(transcript.segments).encode()
         case "json":
-            return _JSON, orjson.dumps(_plain(transcript, wish))
+            return _JSON, _json(_plain(transcript, wish), transcript.timings)
         case "verbose_json":
-            return _JSON, orjson.dumps(_verbose(transcript, wish))
+            return _JSON, _json(_verbose(transcript, wish), transcript.timings)
+
+
+def _json(body: Json, timings: Json | None) -> bytes:
+    return orjson.dumps(body if timings is None else {**body, "omni": timings})
 
 
 def _plain(transcript: Transcript, wish: Wish) -> Json:
@@ -98,4 +104,4 @@ def _segment(number: int, segment: Segment) -> Json:
 
 
 def _word(word: Word) -> Json:
-    return {"word": word.word, "start": word.start, "end": word.end}
+    return {"word": word.word.strip(), "start": word.start, "end": word.end}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from omni_common.request import Usage
 from omni_gateway.call import Finished
+from omni_gateway.chat.chunks import timings_body
 from omni_gateway.http.sse import Json, sse
 from omni_gateway.streaming import EventStream
 from omni_gateway.tally import Batch, Tally
@@ -12,9 +13,10 @@ from omni_gateway.tally import Batch, Tally
 class TranscriptStream(EventStream):
     """`transcript.text.delta` for every segment, `transcript.text.done` at the end."""
 
-    def __init__(self, tally: Tally) -> None:
+    def __init__(self, tally: Tally, *, timings: bool) -> None:
         super().__init__(tally)
         self._deltas = Deltas()
+        self._timings = timings
 
     async def head(self) -> bytes:
         return b""
@@ -24,7 +26,14 @@ class TranscriptStream(EventStream):
         return b"".join(sse({"type": "transcript.text.delta", "delta": d}) for d in deltas if d)
 
     async def tail(self, finished: Finished) -> bytes:
-        return sse({"type": "transcript.text.done", "text": self.tally.text.strip(), "usage": _usage(finished.usage)})
+        done: Json = {
+            "type": "transcript.text.done",
+            "text": self.tally.text.strip(),
+            "usage": _usage(finished.usage),
+        }
+        if self._timings:
+            done["omni"] = timings_body(self.tally.request_id, finished.reports)
+        return sse(done)
 
 
 class Deltas:
