@@ -15,7 +15,7 @@ def model(**more: object) -> Model:
 
 def test_a_family_is_described_by_its_tasks_and_what_goes_in_and_out() -> None:
     described = describe_family("echo")
-    assert described.split() == ["echo", "chat:", *"audio, image, text, video → audio, text; 7 stages".split()]
+    assert described == "  echo             chat: audio, image, text, video → audio, text; 7 stages"
 
 
 def test_a_served_model_is_described_by_its_tasks_and_voices() -> None:
