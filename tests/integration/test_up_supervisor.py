@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -105,9 +105,13 @@ def spec(name: str, reports: Reports, *, tier: Tier = Tier.STAGE, behaviour: str
 
 @asynccontextmanager
 async def mesh(
-    *specs: ProcessSpec, logs: Path, ended: Callable[[Ended], None], grace: float = 10
+    *specs: ProcessSpec,
+    logs: Path,
+    ended: Callable[[Ended], None],
+    grace: float = 10,
+    preload: Sequence[str] = ("json",),
 ) -> AsyncIterator[Supervisor]:
-    async with open_starters({FAMILY: ["json"]}, logs) as starters:
+    async with open_starters({FAMILY: preload}, logs) as starters:
         supervisor = Supervisor(starters, logs=logs, report=ended, clock=monotonic, grace=grace)
         async with supervised(supervisor, specs):
             yield supervisor
@@ -133,6 +137,20 @@ async def test_stopping_goes_from_the_gateway_to_the_stages_and_leaves_no_proces
     assert living(list(started.values())) == []
     assert {child.pid for child in psutil.Process().children(recursive=True)} == before
     assert reports.ended == ["gateway", "coordinator", "stage"]
+    assert ended == []
+
+
+async def test_stopping_does_not_wait_for_imports(reports: Reports, tmp_path: Path, ended: list[Ended]) -> None:
+    # It tells that it is being imported, and would be until it is killed.
+    (tmp_path / "endless.py").write_text("import ticker.__main__\nticker.__main__.main()\n")
+    settings = {"REPORT": str(reports.path), "NAME": "import", "BEHAVIOUR": "stubborn"}
+    with pytest.MonkeyPatch.context() as environment:
+        for name, value in settings.items():
+            environment.setenv(name, value)
+        with anyio.fail_after(20):
+            async with mesh(spec("never", reports), logs=tmp_path, ended=ended.append, preload=["endless"]):
+                _, importing = await reports.next()
+    assert living([importing]) == []
     assert ended == []
 
 

@@ -46,6 +46,10 @@ class Starter(Protocol):
         """`log` gets what it writes. Raises StartFailed."""
         ...
 
+    async def give_up(self) -> None:
+        """Nobody wants a process any more: a start that would take its time fails now."""
+        ...
+
 
 class StartFailed(Exception):
     """A process could not be started."""
@@ -76,6 +80,9 @@ class Spawner:
     async def start(self, spec: ProcessSpec, log: Path) -> Process:
         arguments = ["-m", "omni_cli.launcher.child", str(os.getpid()), spec.service, spec.name]
         return SpawnedProcess(await _spawn(arguments, spec.settings, log))
+
+    async def give_up(self) -> None:
+        """A start takes no time here."""
 
 
 async def _spawn(
@@ -195,6 +202,10 @@ class _Connection:
             case "exited":
                 self._children.pop(answer["ticket"]).has_ended(answer["code"])
 
+    async def give_up(self) -> None:
+        if not self.warm.is_set():  # it imports, and would go on to the end
+            await self._process.signal(signal.SIGKILL)
+
     async def close(self) -> None:
         await self._stream.aclose()  # the server ends when it reads the end
         with anyio.move_on_after(_EXIT_BOUND, shield=True):
@@ -240,6 +251,10 @@ class Forker:
         self._tasks.start_soon(connection.listen)
         return connection
 
+    async def give_up(self) -> None:
+        if self._connection is not None:
+            await self._connection.give_up()
+
     async def close(self) -> None:
         if self._connection is not None:
             await self._connection.close()
@@ -256,6 +271,10 @@ class Starters:
 
     async def start(self, spec: ProcessSpec, log: Path) -> Process:
         return await self._forkers.get(spec.family, self._spawner).start(spec, log)
+
+    async def give_up(self) -> None:
+        for forker in self._forkers.values():
+            await forker.give_up()
 
 
 @asynccontextmanager

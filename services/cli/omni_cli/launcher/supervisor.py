@@ -90,6 +90,7 @@ class Supervisor:
         """Ends everything. Bounded by the grace and the time that SIGKILL takes."""
         self._stopping.set()
         with anyio.CancelScope(shield=True):
+            await self._starter.give_up()
             with anyio.move_on_after(self._grace):
                 for tier in sorted(Tier, reverse=True):
                     await _end(self._of(tier), signal.SIGTERM)
@@ -101,7 +102,7 @@ class Supervisor:
     async def _keep(self, spec: ProcessSpec) -> None:
         log = log_of(self._logs, spec.name)
         backoff, tries = FIRST_BACKOFF, 0
-        while True:
+        while not self._stopping.is_set():
             started, since = self._clock(), begin_life(log)
             why = await self._live(spec, log, again=tries > 0)
             if self._stopping.is_set():
@@ -116,8 +117,6 @@ class Supervisor:
             self._report(Ended(spec.name, why, backoff, lines))
             with anyio.move_on_after(backoff):
                 await self._stopping.wait()
-            if self._stopping.is_set():
-                return
             backoff = min(2 * backoff, LONGEST_BACKOFF)
 
     def _give_up(self, spec: ProcessSpec, why: str, lines: Sequence[str]) -> None:
