@@ -9,90 +9,26 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-_MONTHS: Mapping[str, str] = {
-    name[:3].lower(): name
-    for name in (
-        "January", "February", "March", "April", "May", "June",
-        "July", "August", "September", "October", "November", "December",
-    )
-}  # fmt: skip
-_DAYS: Mapping[str, str] = {
-    "mon": "Monday", "tue": "Tuesday", "tues": "Tuesday", "wed": "Wednesday", "thu": "Thursday", "thur": "Thursday",
-    "thurs": "Thursday", "fri": "Friday", "sat": "Saturday", "sun": "Sunday",
-}  # fmt: skip
-_MONTH = r"(?P<month>January|February|March|April|May|June|July|August|September|October|November|December)"
+from omni_stage.models.piper.components.english_words import (
+    COUNTERS,
+    CURRENCIES,
+    DAYS,
+    FRACTIONS,
+    LETTER_UNITS,
+    MONTH,
+    MONTHS,
+    NUMBERED,
+    ROMAN,
+    SCALES,
+    STARTERS,
+    TENS,
+    TITLES,
+    UNITS,
+    VULGAR,
+    WORDS,
+)
 
-# Before a name: a full stop after them never ends a sentence.
-_TITLES: Mapping[str, str] = {
-    "Dr": "Doctor", "Mr": "Mister", "Mrs": "Missis", "Ms": "Miz", "Prof": "Professor", "Rev": "Reverend",
-    "Sgt": "Sergeant", "Lt": "Lieutenant", "Col": "Colonel", "Capt": "Captain", "Gen": "General", "Sen": "Senator",
-    "Gov": "Governor", "Rep": "Representative", "Hon": "Honorable", "Mt": "Mount",
-}  # fmt: skip
-# Before a number.
-_COUNTERS: Mapping[str, str] = {
-    "no": "number", "nos": "numbers", "vol": "volume", "fig": "figure", "ch": "chapter", "sec": "section",
-    "p": "page", "pp": "pages", "ext": "extension", "art": "article", "pt": "part",
-}  # fmt: skip
-# Anywhere; a full stop after them ends the sentence where a new one seems to begin.
-_WORDS: Mapping[str, str] = {
-    "etc": "et cetera", "inc": "Incorporated", "ltd": "Limited", "co": "Company", "corp": "Corporation",
-    "jr": "Junior", "sr": "Senior", "ave": "Avenue", "blvd": "Boulevard", "rd": "Road", "vs": "versus",
-    "approx": "approximately", "dept": "department", "est": "established", "tel": "telephone", "incl": "including",
-    "govt": "government", "univ": "University", "assn": "Association", "bros": "Brothers", "apt": "apartment",
-}  # fmt: skip
-_UNITS: Mapping[str, tuple[str, str]] = {
-    "km/h": ("kilometer per hour", "kilometers per hour"), "m/s": ("meter per second", "meters per second"),
-    "km": ("kilometer", "kilometers"), "cm": ("centimeter", "centimeters"), "mm": ("millimeter", "millimeters"),
-    "m": ("meter", "meters"), "kg": ("kilogram", "kilograms"), "mg": ("milligram", "milligrams"),
-    "g": ("gram", "grams"), "ml": ("milliliter", "milliliters"), "l": ("liter", "liters"),
-    "lb": ("pound", "pounds"), "lbs": ("pound", "pounds"), "oz": ("ounce", "ounces"), "ft": ("foot", "feet"),
-    "mi": ("mile", "miles"), "mph": ("mile per hour", "miles per hour"), "sq": ("square", "square"),
-    "hz": ("hertz", "hertz"), "khz": ("kilohertz", "kilohertz"), "mhz": ("megahertz", "megahertz"),
-    "ghz": ("gigahertz", "gigahertz"), "kb": ("kilobyte", "kilobytes"), "mb": ("megabyte", "megabytes"),
-    "gb": ("gigabyte", "gigabytes"), "tb": ("terabyte", "terabytes"), "kw": ("kilowatt", "kilowatts"),
-    "kwh": ("kilowatt hour", "kilowatt hours"), "w": ("watt", "watts"), "v": ("volt", "volts"),
-    "ms": ("millisecond", "milliseconds"), "min": ("minute", "minutes"), "mins": ("minute", "minutes"),
-    "sec": ("second", "seconds"), "secs": ("second", "seconds"), "hr": ("hour", "hours"), "hrs": ("hour", "hours"),
-    "°c": ("degree Celsius", "degrees Celsius"), "°f": ("degree Fahrenheit", "degrees Fahrenheit"),
-}  # fmt: skip
-_CURRENCIES: Mapping[str, tuple[str, str, str, str]] = {
-    "$": ("dollar", "dollars", "cent", "cents"), "€": ("euro", "euros", "cent", "cents"),
-    "£": ("pound", "pounds", "penny", "pence"), "¥": ("yen", "yen", "sen", "sen"),
-    "₹": ("rupee", "rupees", "paisa", "paise"),
-}  # fmt: skip
-_FRACTIONS: Mapping[tuple[str, str], str] = {
-    ("1", "2"): "one half", ("1", "3"): "one third", ("2", "3"): "two thirds", ("1", "4"): "one quarter",
-    ("3", "4"): "three quarters", ("1", "5"): "one fifth", ("1", "8"): "one eighth", ("1", "10"): "one tenth",
-}  # fmt: skip
-_VULGAR: Mapping[str, str] = {"½": "1/2", "⅓": "1/3", "⅔": "2/3", "¼": "1/4", "¾": "3/4", "⅕": "1/5", "⅛": "1/8"}
-_TENS = (
-    "hundreds",
-    "tens",
-    "twenties",
-    "thirties",
-    "forties",
-    "fifties",
-    "sixties",
-    "seventies",
-    "eighties",
-    "nineties",
-)
-_ROMAN: Mapping[str, int] = {
-    numeral: number
-    for number, numeral in enumerate(
-        ("II", "III", "IV", "V", "VI", "VII", "VIII", "IX", "X", "XI", "XII", "XIII", "XIV", "XV", "XVI", "XVII",
-         "XVIII", "XIX", "XX"), start=2,
-    )
-}  # fmt: skip
-_NUMBERED = (
-    r"World War|War|Chapter|Part|Volume|Act|Phase|Type|Section|Book|Class|Level|Appendix|Episode|Super Bowl|Grade"
-)
-# Words that begin a sentence far more often than they follow an abbreviation as a name.
-_STARTERS = (
-    "The|A|An|It|He|She|We|They|I|You|This|That|These|Those|There|Then|But|And|So|In|On|At|As|If|When|While|My|His|Her"
-    "|Our|Their|Its|What|Who|Where|Why|How|No|Yes|Please|For|From|After|Before|All|Some|Every|Now"
-)
-_ENDS_HERE = re.compile(rf"""["')]*(\s*$|\s*\n|\s+["'(]*({_STARTERS})\b)""")
+_ENDS_HERE = re.compile(rf"""["')]*(\s*$|\s*\n|\s+["'(]*({STARTERS})\b)""")
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +59,11 @@ def _stop(found: re.Match[str]) -> str:
     return "." if _ENDS_HERE.match(found.string, found.end()) else ""
 
 
+def _cased(found: re.Match[str], word: str) -> str:
+    """With the capital of what it stands for: a small letter would say that the sentence goes on."""
+    return word[0].upper() + word[1:] if found[0][0].isupper() else word
+
+
 def _ordinal(number: int) -> str:
     """In digits: espeak-ng reads 21st as it should."""
     ending = "th" if number % 100 in (11, 12, 13) else {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th")
@@ -148,7 +89,7 @@ def _numeric_date(found: re.Match[str]) -> str:
     month, day = int(found["month"]), int(found["day"])
     if not (1 <= month <= 12 and 1 <= day <= 31):
         return found[0]
-    return _date(found["year"], list(_MONTHS.values())[month - 1], found["day"])
+    return _date(found["year"], list(MONTHS.values())[month - 1], found["day"])
 
 
 def _day_of_month(found: re.Match[str]) -> str:
@@ -165,11 +106,13 @@ def _time(found: re.Match[str]) -> str:
 
 
 def _money(found: re.Match[str]) -> str:
-    one, many, small_one, small_many = _CURRENCIES[found["sign"]]
+    one, many, small_one, small_many = CURRENCIES[found["sign"]]
     whole, part, scale = found["whole"], found["part"], found["scale"]
+    if found["us"]:
+        one, many = f"U.S {one}", f"U.S {many}"
     if scale or (part and len(part) != 2):
         amount = f"{whole}.{part}" if part else whole
-        return f"{amount} {scale} {many}" if scale else f"{amount} {many}"
+        return f"{amount} {SCALES.get(scale, scale)} {many}" if scale else f"{amount} {many}"
     said = [f"{whole} {one if whole == '1' else many}"] if int(whole.replace(",", "")) or not int(part or 0) else []
     if int(part or 0):
         said.append(f"{int(part)} {small_one if int(part) == 1 else small_many}")
@@ -177,33 +120,51 @@ def _money(found: re.Match[str]) -> str:
 
 
 def _unit(found: re.Match[str]) -> str:
-    one, many = _UNITS[found["unit"].lower().replace(" ", "")]
+    unit = found["unit"]
+    one, many = LETTER_UNITS.get(unit) or UNITS[unit.lower().replace(" ", "")]
     return f"{found['number']} {one if found['number'] == '1' else many}{_stop(found) if found['stop'] else ''}"
 
 
 def _fraction(found: re.Match[str]) -> str:
-    said = _FRACTIONS.get((found["over"], found["under"]))
+    said = FRACTIONS.get((found["over"], found["under"]))
     if said is None:
         return found[0]
     return f"{found['whole']} and {said.replace('one ', 'a ', 1)}" if found["whole"] else said
 
 
+def _vulgar(found: re.Match[str]) -> str:
+    space = " " if found.start() and found.string[found.start() - 1].isdigit() else ""
+    return space + VULGAR[found["vulgar"]]
+
+
 def _decade(found: re.Match[str]) -> str:
-    century, tens = found["century"] or "", int(found["tens"])
-    return f"{century} {_TENS[tens]}".strip()
+    if found["short"]:
+        return TENS[int(found["short"])]
+    century, tens = found["century"], int(found["tens"])
+    return "2 thousands" if (century, tens) == ("20", 0) else f"{century} {TENS[tens]}"
 
 
 def _digits(found: re.Match[str]) -> str:
     return ", ".join(" ".join(group) for group in re.findall(r"\d+", found[0]))
 
 
+def _digits_by_four(found: re.Match[str]) -> str:
+    return ", ".join(" ".join(found[0][at : at + 4]) for at in range(0, len(found[0]), 4))
+
+
+def _formula(found: re.Match[str]) -> str:
+    """CO2, which espeak-ng reads as a word and a number."""
+    return f"{'.'.join(found['letters'])} {found['digits']}"
+
+
 def _roman(found: re.Match[str]) -> str:
-    number = _ROMAN[found["roman"]]
-    return (
-        f"{found['before']} {number}"
-        if re.fullmatch(_NUMBERED, found["before"])
-        else (f"{found['before']} the {_ordinal(number)}")
-    )
+    """Of a thing that is counted, or of a king; one letter after a name may be anything."""
+    before, number = found["before"], ROMAN.get(found["roman"])
+    if number is None:
+        return found[0]
+    if re.fullmatch(NUMBERED, before):
+        return f"{before} {number}"
+    return f"{before} the {_ordinal(number)}" if len(found["roman"]) > 1 else found[0]
 
 
 def _letters(found: re.Match[str]) -> str:
@@ -216,30 +177,32 @@ _NUMBER = r"(?P<number>\d[\d,]*(?:\.\d+)?)"
 
 _BEFORE_DATES: tuple[Rule, ...] = (
     _rule(r"\bhttps?://", ""),
-    _rule(rf"[{''.join(_VULGAR)}]", lambda found: f" {_VULGAR[found[0]]}"),
+    _rule(rf"(?:(?<=\d)\s?)?(?P<vulgar>[{''.join(VULGAR)}])", _vulgar),
     _rule(r"\be\.\s?g\.,?", "for example,", re.IGNORECASE),
     _rule(r"\bi\.\s?e\.,?", "that is,", re.IGNORECASE),
-    _rule(rf"\b(?P<title>{_any(_TITLES)})\.(?=\s)", lambda found: _TITLES[found["title"]]),
+    _rule(rf"\b(?P<title>{_any(TITLES)})\.(?=\s)", lambda found: TITLES[found["title"]]),
     _rule(r"\bPh\.?\s?D\b\.?", lambda found: f"PHD{_stop(found)}"),
     _rule(r"(?P<name>\b[A-Z][a-z]+|\d(?:st|nd|rd|th)) St\.?(?=\W|$)(?!\s+[A-Z][a-z]+'s)",
           lambda found: f"{found['name']} Street{_stop(found)}"),
     _rule(r"\bSt\.(?=\s+[A-Z])", "Saint"),
-    _rule(rf"\b(?P<counter>{_any(_COUNTERS)})\.\s*(?=\d)", lambda found: f"{_COUNTERS[found['counter'].lower()]} ",
-          re.IGNORECASE),
+    _rule(rf"\b(?P<counter>{_any(COUNTERS)})\.\s*(?=\d)",
+          lambda found: f"{_cased(found, COUNTERS[found['counter'].lower()])} ", re.IGNORECASE),
+    _rule(r"\bNo\.\s*(?=\d)", "Number "),  # "no." may be a whole answer
+    _rule(r"\bNos\.\s*(?=\d)", "Numbers "),
     _rule(r"#\s?(?=\d)", "number "),
     _rule(r"№\s?(?=\d)", "number "),
-    _rule(rf"\b(?P<word>{_any(_WORDS)})\.", lambda found: _WORDS[found["word"].lower()] + _stop(found), re.IGNORECASE),
+    _rule(rf"(?<![\w.@])(?P<word>{_any(WORDS)})\.(?!\w)",
+          lambda found: _cased(found, WORDS[found["word"].lower()]) + _stop(found), re.IGNORECASE),
     _rule(r"\bvs\b", "versus"),
     _rule(r"\bw/o\b", "without"),
     _rule(r"\bw/(?=\s)", "with"),
-    _rule(rf"\b(?P<short>{_any(_MONTHS)})t?\.(?=\s*\d)", lambda found: _MONTHS[found["short"].lower()],
+    _rule(rf"\b(?P<short>{_any(MONTHS)})t?\.(?=\s*\d)", lambda found: MONTHS[found["short"].lower()],
           re.IGNORECASE),
-    _rule(rf"\b(?P<short>{_any(_DAYS)})\.(?=[\s,])", lambda found: _DAYS[found["short"].lower()] + _stop(found),
-          re.IGNORECASE),
+    _rule(rf"\b(?P<short>{_any(DAYS)})\.(?=,?\s+(?:(?:{'|'.join(MONTHS.values())})\b|\d))",
+          lambda found: DAYS[found["short"]]),
     _rule(r"\b(?:[A-Z]\.){2,}(?![A-Za-z])", _letters),
     _rule(r"\b(?P<first>[A-HJ-Z])\.(?=\s+[A-Z])", lambda found: found["first"] + _stop(found)),
-    _rule(r"\b(?P<before>World War|[A-Z][a-z]+) (?P<roman>[IVX]{2,5}|V|X)\b(?!\.\w)(?!')",
-          lambda found: _roman(found) if found["roman"] in _ROMAN else found[0]),
+    _rule(rf"\b(?P<before>{NUMBERED}|[A-Z][a-z]+) (?P<roman>[IVX]{{1,5}})\b(?!\.\w)(?!')", _roman),
 )  # fmt: skip
 
 _SLASHED_MONTH_FIRST = _rule(r"\b(?P<month>\d{1,2})/(?P<day>\d{1,2})/(?P<year>\d{4})\b", _numeric_date)
@@ -247,13 +210,14 @@ _SLASHED_DAY_FIRST = _rule(r"\b(?P<day>\d{1,2})/(?P<month>\d{1,2})/(?P<year>\d{4
 
 _FROM_DATES_ON: tuple[Rule, ...] = (
     _rule(r"\b(?P<year>\d{4})-(?P<month>\d\d)-(?P<day>\d\d)\b", _numeric_date),
-    _rule(rf"\b{_MONTH} {_DAY}\b(?![:,.]\d)", _day_of_month),
-    _rule(rf"\b{_DAY} (?={_MONTH})", lambda found: f"{_ordinal(int(found['day']))} of "),
-    _rule(rf"(?P<before>\b{_MONTH},? (?:\d{{1,2}}(?:st|nd|rd|th),? )?){_YEAR}\b(?![,.]\d)",
+    _rule(rf"\b{MONTH} {_DAY}\b(?![:,.]\d)", _day_of_month),
+    _rule(rf"\b{_DAY} (?={MONTH})", lambda found: f"{_ordinal(int(found['day']))} of "),
+    _rule(rf"(?P<before>\b{MONTH},? (?:\d{{1,2}}(?:st|nd|rd|th),? )?){_YEAR}\b(?![,.]\d)",
           lambda found: found["before"] + _year(found["year"])),
-    _rule(r"'?\b(?P<century>1[1-9]|20)?(?P<tens>\d)0'?s\b", _decade),
+    _rule(r"\b(?P<century>1[1-9]|20)(?P<tens>\d)0'?s\b"
+          r"|(?:(?<=\bthe )|(?<=\bearly )|(?<=\blate )|(?<=\bmid-)|(?<!\w)')(?P<short>[2-9])0'?s\b", _decade),
     _rule(rf"(?P<before>\b(?:in|since|by|until|till|before|after|during|from|year|of|summer|winter|spring|fall|autumn)\s)"
-          rf"{_YEAR}\b(?![,.%:]\d)(?!\s+(?:{_any(_UNITS)}|people|men|women|years|times|dollars|miles|pages))",
+          rf"{_YEAR}\b(?![,.%:]\d)(?!\s+(?:{_any(UNITS)}|people|men|women|years|times|dollars|miles|pages))",
           lambda found: found["before"] + _year(found["year"]), re.IGNORECASE),
     _rule(r"\b(?P<year>1[1-9]\d\d|20\d\d)\s?[-–]\s?(?P<to>1[1-9]\d\d|20\d\d)\b",
           lambda found: f"{_year(found['year'])} to {_year(found['to'])}"),
@@ -262,15 +226,23 @@ _FROM_DATES_ON: tuple[Rule, ...] = (
     _rule(r"(?P<hour>\b\d{1,2})\s?(?P<half>[aApP])(?:\.\s?[mM]\.|[mM]\b\.?)",
           lambda found: f"{found['hour']} {found['half'].upper()}M{_stop(found)}"),
     _rule(r"(?:\+?1[-. ])?(?:\(\d{3}\) ?|\b\d{3}[-.])\d{3}[-.]\d{4}\b|\b\d{3}-\d{4}\b", _digits),
-    _rule(rf"(?P<sign>[{''.join(_CURRENCIES)}])\s?(?P<whole>\d[\d,]*)(?:\.(?P<part>\d+))?"
-          r"(?:\s(?P<scale>hundred|thousand|million|billion|trillion)\b)?", _money),
+    _rule(rf"(?P<us>\bUS)?(?P<sign>[{''.join(CURRENCIES)}])\s?(?P<whole>\d[\d,]*)(?:\.(?P<part>\d+))?"
+          r"(?:\s?(?P<scale>hundred|thousand|million|billion|trillion|K|M|B|bn|T)\b)?", _money),
     _rule(r"\b(?P<feet>\d)'\s?(?P<inches>\d{1,2})\"", r"\g<feet> foot \g<inches>"),
-    _rule(rf"(?<![\w.]){_NUMBER}[ -]?(?P<unit>{_any(_UNITS)}|° [CF])\b(?P<stop>\.?)(?!\w)(?!')", _unit, re.IGNORECASE),
+    _rule(rf"(?<![\w.,]){_NUMBER}[ -]?(?P<unit>(?i:{_any(UNITS)}|° [CF])|{_any(LETTER_UNITS)})\b(?P<stop>\.?)"
+          r"(?!\w)(?!')", _unit),
     _rule(r"(?<![\w.])(?:(?P<whole>\d+) )?(?P<over>\d+)/(?P<under>\d+)\b(?!/)", _fraction),
+    _rule(r"(?<=[=(+*/])\s?-(?=\d)", " minus "),
+    _rule(r"(?P<from>\d)\s?-\s?(?=[\d.,]+\s?=)", r"\g<from> minus "),
+    _rule(r"²", " squared"),
+    _rule(r"³", " cubed"),
+    _rule(r"\b(?P<letters>[A-Z]{2,3})(?P<digits>\d{1,2})\b", _formula),
+    _rule(r"\b\d{12,}\b", _digits_by_four),
     _rule(r"\b24/7\b", "24 7"),
     _rule(r"(?<=\d)\s?[x×]\s?(?=\d)", " by "),
     _rule(r"(?<=\d)\s?\*\s?(?=\d)", " times "),
-    _rule(r"(?<![\d-])(?P<low>\d[\d,.]*)\s?[-–]\s?(?P<high>\d[\d,]*(?:\.\d+)?)(?![\d-]|\s?=)", r"\g<low> to \g<high>"),
+    _rule(r"(?<![\d.,-])(?P<low>\d[\d,.]*)\s?[-–]\s?(?P<high>\d[\d,]*(?:\.\d+)?)(?![\d-]|\s?=)",
+          r"\g<low> to \g<high>"),
     _rule(r"(?<![\w.])\.(?=\d)", "point "),
 )  # fmt: skip
 

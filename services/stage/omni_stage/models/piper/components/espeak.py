@@ -13,11 +13,11 @@ from collections.abc import Iterator, Sequence
 
 PROGRAM = "espeak-ng"
 INSTALL = "apt-get install espeak-ng (Debian, Ubuntu), brew install espeak-ng (macOS)"
-# The 4096 characters of a request take 0.1 s; a machine that needs this long is not going to speak. They also bound
-# what comes back: 100 kB for a script whose every character is read by its name.
+# The 4096 characters of a request take 0.3 s on one core, and 1.2 s where each of them is read by its name; they also
+# bound what comes back, to 100 kB. A machine that needs longer than this is not going to speak.
 _DEADLINE = 10.0
-# The program cuts a line of input at 999 bytes, if need be within a character.
-_LONGEST_LINE = 900
+# In bytes. The program cuts a line at 999, and drops what is more than 1000 phonemes.
+_LONGEST_LINE = 400
 # Raw phonemes stand in double brackets, which no other line has: they are taken out of what the caller sends.
 _BORDER = "[[llllllll]]"
 
@@ -29,11 +29,12 @@ class EspeakFailed(Exception):
 class Espeak:
     """The program, for one of its voices. Raises EspeakFailed when it is not installed."""
 
-    def __init__(self, voice: str) -> None:
+    def __init__(self, voice: str, *, deadline: float = _DEADLINE) -> None:
         found = shutil.which(PROGRAM)
         if found is None:
             raise EspeakFailed(f"A Piper voice needs the program {PROGRAM}, which is not installed: {INSTALL}.")
         self._voice = voice
+        self._deadline = deadline
         self._command = (found, "-q", "--ipa", "-b", "1", "-v", voice)
 
     def phonemes(self, texts: Sequence[str]) -> Sequence[str]:
@@ -50,9 +51,9 @@ class Espeak:
     def _run(self, text: bytes) -> bytes:
         try:
             # The program's full path and the checked name of a voice; the text goes in as data, never as an argument.
-            done = subprocess.run(self._command, input=text, capture_output=True, timeout=_DEADLINE, check=False)  # noqa: S603
+            done = subprocess.run(self._command, input=text, capture_output=True, timeout=self._deadline, check=False)  # noqa: S603
         except subprocess.TimeoutExpired as late:
-            raise EspeakFailed(f"{PROGRAM} did not answer within {_DEADLINE:g} s and was killed.") from late
+            raise EspeakFailed(f"{PROGRAM} did not answer within {self._deadline:g} s and was killed.") from late
         if done.returncode != 0:
             why = done.stderr.decode("utf-8", "replace").strip()[:200]
             raise EspeakFailed(f"{PROGRAM} ended with {done.returncode} for the voice '{self._voice}': {why}")

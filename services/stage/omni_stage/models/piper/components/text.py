@@ -36,7 +36,7 @@ _SAID_SYMBOLS = frozenset("°©®™№℃℉")
 # Other symbols, among them emoji and what colours them; controls; what has no meaning.
 _MUTE = frozenset(("So", "Sk", "Cc", "Cf", "Cs", "Co", "Cn"))
 _LINE_SIGN = re.compile(r"^[ ]*(#+|[-•·*])[ ]+", re.MULTILINE)
-_EMPHASIS = re.compile(r"(?<!\d)\*+|\*+(?!\d)")
+_EMPHASIS = re.compile(r"(?<!\d)(?<!\d )\*+|\*+(?! ?\d)")  # the asterisk of 2 * 3 is said
 _BREAK_IN_SENTENCE = re.compile(r"[ ]*\n[ ]*(?=[a-zà-öø-ÿ])")
 _DASH = re.compile(r"[ ]+-+[ ]+|[ ]*--+[ ]*|(?<!\d)[ ]*–[ ]*|[ ]*–[ ]*(?!\d)")
 _SPACES = re.compile(r"[^\S\n]+")
@@ -46,8 +46,8 @@ def tidy(text: str) -> str:
     """In NFC, with plain quotes, dashes and marks; without emoji, controls and list signs; newlines end sentences."""
     text = unicodedata.normalize("NFC", text.replace("\r\n", "\n").replace("\r", "\n")).translate(_TABLE)
     text = "".join(char if _is_said(char) else " " if char == "\t" else "" for char in text)
-    text = _EMPHASIS.sub("", _LINE_SIGN.sub("", _SPACES.sub(" ", text)))
-    return _DASH.sub(", ", _BREAK_IN_SENTENCE.sub(" ", text)).strip()
+    text = _BREAK_IN_SENTENCE.sub(" ", _SPACES.sub(" ", text))
+    return _DASH.sub(", ", _EMPHASIS.sub("", _LINE_SIGN.sub("", text))).strip()
 
 
 def _is_said(char: str) -> bool:
