@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 
 import pytest
@@ -355,3 +356,32 @@ def test_stop_waits_for_the_work_under_way_and_begins_no_more(make: Make, gate: 
     stopping.join(ENOUGH)
     assert not stopping.is_alive()
     assert answers.about(B) == ()
+
+
+class Leased:
+    """Something in shared memory, which is given back when nobody holds it any more."""
+
+
+@pytest.mark.parametrize("kind", ALL)
+def test_an_idle_scheduler_holds_nothing_of_what_it_was_given(make: Make, kind: Kind) -> None:
+    scheduler = make(kind)
+    ended, given_back = threading.Event(), threading.Semaphore(0)
+
+    def outbox(said: Sequence[Outgoing]) -> None:
+        if any(isinstance(answer, Result) for answer in said):
+            ended.set()
+
+    def leased() -> Leased:
+        made = Leased()
+        weakref.finalize(made, given_back.release)
+        return made
+
+    params = GenerationParams(stage_sampling={"lease": leased()})  # type: ignore[dict-item]
+    submit(scheduler, NewRequest(A, params, 1))
+    if kind in WITH_STREAMS_IN:
+        submit(scheduler, Chunk(A, SOURCE, leased()), Done(A, SOURCE))
+    del params
+    scheduler.start(outbox)
+    assert ended.wait(ENOUGH)
+    for _ in range(2 if kind in WITH_STREAMS_IN else 1):
+        assert given_back.acquire(timeout=ENOUGH)

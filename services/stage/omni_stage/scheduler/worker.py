@@ -131,10 +131,16 @@ class Worker(ABC):
     def _run(self) -> None:
         wait: Wait = None
         while (items := self._receive(wait)) is not None:
-            self._post(self._take_in(items))
-            answers, wait = self._step()
-            self._post(answers)
+            wait = self._go_round(items)
+            # The loop may now sleep for long, and what it was given holds leases on shared memory.
+            del items
         self._close()
+
+    def _go_round(self, items: Sequence[Incoming | Abort | Continuation]) -> Wait:
+        self._post(self._take_in(items))
+        answers, wait = self._step()
+        self._post(answers)
+        return wait
 
     def _receive(self, wait: Wait) -> Sequence[Incoming | Abort | Continuation] | None:
         """What has arrived, after sleeping for at most `wait` if nothing has; None when it is time to stop."""
