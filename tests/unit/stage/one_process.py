@@ -120,11 +120,10 @@ class OneProcess:
 
 
 @contextmanager
-def one_process(family: ModelFamily, model: Path | None = None) -> Iterator[OneProcess]:
+def one_process(family: ModelFamily, model: Path | None = None, *, dtype: str = "float32") -> Iterator[OneProcess]:
     answers = {stage.name: Answers() for stage in family.pipeline.stages}
-    programs = {
-        stage.name: family.factories[stage.name](context(family, stage, model)) for stage in family.pipeline.stages
-    }
+    contexts = [context(family, stage, model, dtype) for stage in family.pipeline.stages]
+    programs = {context.stage.name: family.factories[context.stage.name](context) for context in contexts}
     try:
         for name, program in programs.items():
             program.scheduler.start(answers[name])
@@ -134,13 +133,13 @@ def one_process(family: ModelFamily, model: Path | None = None) -> Iterator[OneP
             program.scheduler.stop()
 
 
-def context(family: ModelFamily, stage: StageConfig, model: Path | None) -> StageContext:
+def context(family: ModelFamily, stage: StageConfig, model: Path | None, dtype: str = "float32") -> StageContext:
     return StageContext(
         pipeline=family.pipeline,
         stage=stage,
         model=model,
         device="cpu",
-        dtype="float32",
+        dtype=dtype,
         threads=1,
         progress=lambda done, total: None,
     )
@@ -159,5 +158,5 @@ def _joined(
 
 
 def _output(chunk: object) -> Output:
-    assert isinstance(chunk, TextOutput | AudioOutput)
+    assert isinstance(chunk, Output)
     return chunk

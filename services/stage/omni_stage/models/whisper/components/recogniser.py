@@ -132,11 +132,12 @@ class Recogniser:
         decoded = _decoded(tokenizer, result, temperature or 0.0)
         if temperature is not None or _is_good(decoded):
             return decoded
-        options = settings.transcription_options(settings.TEMPERATURES, self._suppressed)
+        options = settings.transcription_options(settings.FALLBACK_TEMPERATURES, self._suppressed)
         result, avg_logprob, reached, ratio = self._model.generate_with_fallback(
             row.encoded, prompt, tokenizer, options
         )
-        return Decoded(result.sequences_ids[0], reached, avg_logprob, ratio, result.no_speech_prob)
+        again = Decoded(result.sequences_ids[0], reached, avg_logprob, ratio, result.no_speech_prob)
+        return again if _is_good(again) else _lesser_evil(decoded, again)
 
     def _tokenizer(self, wanted: Recognition) -> Tokenizer:
         spoken = wanted.language, wanted.task
@@ -186,3 +187,9 @@ def _is_good(decoded: Decoded) -> bool:
     if is_guess and decoded.no_speech_prob > settings.MAX_NO_SPEECH:
         return True  # it is silence, and is taken for it
     return not is_guess and decoded.compression_ratio <= settings.MAX_COMPRESSION_RATIO
+
+
+def _lesser_evil(*tries: Decoded) -> Decoded:
+    """As in the reference: what the model is surest of, and rather not what repeats itself."""
+    varied = [decoded for decoded in tries if decoded.compression_ratio <= settings.MAX_COMPRESSION_RATIO]
+    return max(varied or tries, key=lambda decoded: decoded.avg_logprob)

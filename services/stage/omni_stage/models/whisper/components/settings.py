@@ -1,6 +1,7 @@
-"""How faster-whisper is told to read: its own defaults, which are those of Whisper's reference code.
+"""How faster-whisper is told to read: its own defaults, which are those of Whisper's reference code, but for two.
 
-Only that the text before a window is no prompt for it: windows are read side by side.
+The text before a window is no prompt for it, because windows are read side by side. And a window that went wrong is
+tried again twice, not five times, because all the batch waits for it.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from faster_whisper.transcribe import TranscriptionOptions
 
 BEAM_SIZE = 5
 BEST_OF = 5
-TEMPERATURES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)  # tried in turn, where the caller wants none
+FALLBACK_TEMPERATURES = (0.4, 0.8)  # tried in turn where 0 goes wrong and the caller wants none
 MAX_COMPRESSION_RATIO = 2.4  # above it, the model repeats itself
 MIN_LOGPROB = -1.0  # below it, on average, it guesses
 MAX_NO_SPEECH = 0.6  # above it, a guess is none at all

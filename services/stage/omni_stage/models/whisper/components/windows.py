@@ -10,7 +10,7 @@ A recording that fits one window is one, as it is. A longer one is cut where nob
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -39,16 +39,13 @@ class Stretch:
     samples: Samples | None = None
 
 
-def cut(blocks: Iterator[Samples], find_speech: FindSpeech, cutting: Cutting) -> Generator[Stretch, None, int]:
-    """The windows and what is silent between them, in order; returns how many samples there were in all.
+def cut(blocks: Iterator[Samples], find_speech: FindSpeech, cutting: Cutting) -> Iterator[Stretch]:
+    """The windows, and longer silences, in order; the last stretch ends where the recording does.
 
     No more than about one window is read from `blocks` for each that is yielded.
     """
     tape = _Tape(blocks)
-    while True:
-        tape.fill(cutting.window + 1)  # one sample more tells whether the recording goes on
-        if not tape.ahead:
-            return tape.at
+    while tape.fill(cutting.window + 1):  # one sample more tells whether the recording goes on
         samples, is_last = tape.samples[: cutting.window], tape.ahead <= cutting.window
         speech = find_speech(samples)
         if not speech:
@@ -63,8 +60,11 @@ def cut(blocks: Iterator[Samples], find_speech: FindSpeech, cutting: Cutting) ->
         else:
             begin = max(0, speech[0][0] - cutting.margin)
             end = min(len(samples), speech[-1][1] + cutting.margin) if is_last else _end(samples, speech, cutting)
-            length = len(samples) if is_last else end
+            length = end
             yield Stretch(tape.at + begin, end - begin, samples[begin:end])
+            if is_last and end < len(samples):
+                yield Stretch(tape.at + end, len(samples) - end)
+                length = len(samples)
         tape.drop(length)
 
 
@@ -90,13 +90,14 @@ class _Tape:
     def ahead(self) -> int:
         return len(self.samples)
 
-    def fill(self, count: int) -> None:
-        """Until there are so many, if the recording has them."""
+    def fill(self, count: int) -> bool:
+        """Until there are so many, if the recording has them; False when there are none."""
         parts, there = [self.samples], self.ahead
         while there < count and (block := next(self._blocks, None)) is not None:
             parts.append(block)
             there += len(block)
         self.samples = np.concatenate(parts)
+        return self.ahead > 0
 
     def drop(self, count: int) -> None:
         self.at += count
