@@ -51,18 +51,18 @@ class Preprocessor:
         windows, end = 0, 0.0
         with closing(audio_blocks(file.data, self._budget, SAMPLE_RATE, param=file.param)) as blocks:
             for stretch in cut(blocks, find_speech, _CUTTING):
-                start, seconds = stretch.start / SAMPLE_RATE, stretch.length / SAMPLE_RATE
-                end = start + seconds
+                start, end = stretch.start / SAMPLE_RATE, (stretch.start + stretch.length) / SAMPLE_RATE
                 if stretch.samples is None:
                     yield Silence(start, end)
                 else:
-                    yield Window(start, seconds, self._log_mel(stretch.samples), "" if windows else file.prompt)
+                    features = self.log_mel(stretch.samples)
+                    yield Window(start, stretch.length / SAMPLE_RATE, features, "" if windows else file.prompt)
                     windows += 1
         if not windows:
             raise InvalidRequest("No speech was found in the audio.", param=file.param, code="no_speech")
         yield End(end)
 
-    def _log_mel(self, samples: Samples) -> Tensor:
+    def log_mel(self, samples: Samples) -> Tensor:
         # The reference code, too, computes one frame more than it uses.
         features: Samples = np.ascontiguousarray(self._features(samples)[..., :-1], np.float32)
         return Tensor(DType.FLOAT32, features.shape, features.data.cast("B"))

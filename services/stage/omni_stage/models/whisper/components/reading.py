@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from omni_common.request import Word
+from omni_stage.models.whisper.components import settings
 from omni_stage.models.whisper.config import FRAMES_PER_SECOND
 from omni_stage.models.whisper.payload_types import Passage, Window
 from omni_stage.models.whisper.request_builders import Recognition
@@ -28,6 +29,21 @@ class Decoded:
     avg_logprob: float
     compression_ratio: float
     no_speech_prob: float
+
+
+def is_good(decoded: Decoded) -> bool:
+    """By the measures of the reference code. Silence is good as it is: it is taken for silence."""
+    is_guess = decoded.avg_logprob < settings.MIN_LOGPROB
+    if is_guess and decoded.no_speech_prob > settings.MAX_NO_SPEECH:
+        return True
+    return not is_guess and decoded.compression_ratio <= settings.MAX_COMPRESSION_RATIO
+
+
+def lesser_evil(*tries: Decoded) -> Decoded:
+    """Of those that are not good, as in the reference: what the model is surest of, and rather not what repeats
+    itself."""
+    varied = [decoded for decoded in tries if decoded.compression_ratio <= settings.MAX_COMPRESSION_RATIO]
+    return max(varied or tries, key=lambda decoded: decoded.avg_logprob)
 
 
 @dataclass(slots=True)

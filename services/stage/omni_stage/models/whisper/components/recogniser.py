@@ -20,7 +20,7 @@ from faster_whisper.transcribe import get_compression_ratio, get_suppressed_toke
 from faster_whisper.utils import get_end
 
 from omni_stage.models.whisper.components import settings
-from omni_stage.models.whisper.components.reading import Decoded, Reading, frames_to_seconds
+from omni_stage.models.whisper.components.reading import Decoded, Reading, frames_to_seconds, is_good, lesser_evil
 from omni_stage.models.whisper.payload_types import Passage, Window
 from omni_stage.models.whisper.request_builders import Recognition
 
@@ -130,14 +130,14 @@ class Recogniser:
         """The result, or a better one where it is too bad and the caller wants no temperature of his own."""
         tokenizer, temperature = self._tokenizer(reading.wanted), reading.wanted.temperature
         decoded = _decoded(tokenizer, result, temperature or 0.0)
-        if temperature is not None or _is_good(decoded):
+        if temperature is not None or is_good(decoded):
             return decoded
         options = settings.transcription_options(settings.FALLBACK_TEMPERATURES, self._suppressed)
         result, avg_logprob, reached, ratio = self._model.generate_with_fallback(
             row.encoded, prompt, tokenizer, options
         )
         again = Decoded(result.sequences_ids[0], reached, avg_logprob, ratio, result.no_speech_prob)
-        return again if _is_good(again) else _lesser_evil(decoded, again)
+        return again if is_good(again) else lesser_evil(decoded, again)
 
     def _tokenizer(self, wanted: Recognition) -> Tokenizer:
         spoken = wanted.language, wanted.task
@@ -180,16 +180,3 @@ def _decoded(tokenizer: Tokenizer, result: WhisperGenerationResult, temperature:
     avg_logprob = result.scores[0] * len(tokens) / (len(tokens) + 1)
     ratio = get_compression_ratio(tokenizer.decode(tokens).strip())
     return Decoded(tokens, temperature, avg_logprob, ratio, result.no_speech_prob)
-
-
-def _is_good(decoded: Decoded) -> bool:
-    is_guess = decoded.avg_logprob < settings.MIN_LOGPROB
-    if is_guess and decoded.no_speech_prob > settings.MAX_NO_SPEECH:
-        return True  # it is silence, and is taken for it
-    return not is_guess and decoded.compression_ratio <= settings.MAX_COMPRESSION_RATIO
-
-
-def _lesser_evil(*tries: Decoded) -> Decoded:
-    """As in the reference: what the model is surest of, and rather not what repeats itself."""
-    varied = [decoded for decoded in tries if decoded.compression_ratio <= settings.MAX_COMPRESSION_RATIO]
-    return max(varied or tries, key=lambda decoded: decoded.avg_logprob)
