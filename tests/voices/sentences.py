@@ -60,3 +60,27 @@ SENTENCES = (
     "The USA and the UK signed the agreement.",
     "Prof. Green lives at 12 Baker St. in the old town.",
 )
+
+# Short ones, where their number matters and not what they say.
+SHORT = (
+    "The door is open.",
+    "It rains again.",
+    "She went home.",
+    "We are late.",
+    "The soup is hot.",
+    "He likes jazz.",
+    "Look at the moon.",
+    "They sing well.",
+    "My tea is cold.",
+    "The cat sleeps.",
+    "I heard a bell.",
+    "You look happy.",
+    "The road is long.",
+    "Birds fly south.",
+    "Bring your coat.",
+    "The game is over.",
+    "Snow fell at night.",
+    "He found a coin.",
+    "Turn to the left.",
+    "That was the end.",
+)

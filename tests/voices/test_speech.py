@@ -14,12 +14,13 @@ import psutil
 import pytest
 from tests.running import Running
 from tests.voices.audio import FORMATS, MODEL, RATE, Format, Speech
-from tests.voices.sentences import SENTENCES
+from tests.voices.sentences import SENTENCES, SHORT
 
 pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
-SHORT = "Good morning. How can I help you today?"
-LONG = " ".join(SENTENCES[:20])
+GREETING = "Good morning. How can I help you today?"
+TWENTY = " ".join(SHORT)
+LONG = " ".join(SENTENCES)
 SYNTHESISER = "piper-synthesise-0"
 TYPES = {
     "mp3": "audio/mpeg",
@@ -40,9 +41,9 @@ def batch_sizes(page: str) -> tuple[float, float]:
 
 @pytest.mark.parametrize("form", FORMATS)
 async def test_whole_streamed_and_in_events_it_is_the_same_speech(form: Format, running: Running) -> None:
-    whole = await Speech.of(running.client, SHORT, form)
-    streamed = await Speech.streamed(running.client, SHORT, form)
-    events = await Speech.events(running.client, SHORT, form)
+    whole = await Speech.of(running.client, GREETING, form)
+    streamed = await Speech.streamed(running.client, GREETING, form)
+    events = await Speech.events(running.client, GREETING, form)
 
     assert (whole.content_type, streamed.content_type) == (TYPES[form], TYPES[form])
     assert events.content_type.startswith("text/event-stream")
@@ -61,7 +62,7 @@ async def test_sound_leaves_before_half_of_a_long_text_is_made(form: Format, run
     pieces: list[bytes] = []
     made_at_first = 0.0
     async with running.client.audio.speech.with_streaming_response.create(
-        model=MODEL, input=LONG, voice="", response_format=form
+        model=MODEL, input=TWENTY, voice="", response_format=form
     ) as reply:
         async for piece in reply.iter_bytes():
             if not pieces:
@@ -72,19 +73,19 @@ async def test_sound_leaves_before_half_of_a_long_text_is_made(form: Format, run
     assert made == 20
     assert made_at_first < made / 2
     joined = Speech(form, "", tuple(pieces))
-    assert np.array_equal(joined.samples, (await Speech.of(running.client, LONG, form)).samples)
+    assert np.array_equal(joined.samples, (await Speech.of(running.client, TWENTY, form)).samples)
 
 
 async def test_mp3_is_what_one_gets_without_asking(running: Running) -> None:
-    reply = await running.client.audio.speech.create(model=MODEL, input=SHORT, voice="")
+    reply = await running.client.audio.speech.create(model=MODEL, input=GREETING, voice="")
     assert reply.response.headers["content-type"] == "audio/mpeg"
     assert Speech("mp3", "", (reply.content,)).seconds > 2
 
 
 @pytest.mark.parametrize("speed", [0.25, 0.5, 2.0, 4.0])
 async def test_speed_changes_the_length_and_not_the_pitch(speed: float, running: Running) -> None:
-    usual = await Speech.of(running.client, SHORT, "pcm")
-    quick = await Speech.of(running.client, SHORT, "pcm", speed=speed)
+    usual = await Speech.of(running.client, GREETING, "pcm")
+    quick = await Speech.of(running.client, GREETING, "pcm", speed=speed)
     assert quick.seconds * speed == pytest.approx(usual.seconds, rel=0.03)
     assert centre(quick) == pytest.approx(centre(usual), rel=0.15)
 
@@ -103,13 +104,15 @@ async def test_voices_are_listed_and_chosen_by_name(running: Running) -> None:
     (voice,) = (entry for entry in listed["data"] if entry["model"] == MODEL)
     assert voice["name"] == "en_US-joe-medium"
     named = await running.client.audio.speech.create(
-        model=MODEL, input=SHORT, voice="en_US-joe-medium", response_format="pcm"
+        model=MODEL, input=GREETING, voice="en_US-joe-medium", response_format="pcm"
     )
-    assert np.array_equal(np.frombuffer(named.content, "<i2"), (await Speech.of(running.client, SHORT, "pcm")).samples)
+    assert np.array_equal(
+        np.frombuffer(named.content, "<i2"), (await Speech.of(running.client, GREETING, "pcm")).samples
+    )
 
 
 async def test_of_thirty_two_at_once_none_is_lost_and_they_share_batches(running: Running) -> None:
-    sentences = [f"{sentence} {SENTENCES[-1 - index]}" for index, sentence in enumerate(SENTENCES[:32])]
+    sentences = [f"{sentence} {SHORT[index % 20]}" for index, sentence in enumerate(SENTENCES[:32])]
     alone = await Speech.of(running.client, sentences[0], "pcm")
     synthesiser = psutil.Process(running.mesh.supervisor.running()[SYNTHESISER])
     steps_before, items_before = batch_sizes(await running.metrics(SYNTHESISER))
@@ -178,7 +181,7 @@ BAD: Mapping[str, tuple[dict[str, Any], int, str]] = {
 @pytest.mark.parametrize("bad", BAD)
 async def test_what_cannot_be_said_is_refused_with_the_part_at_fault(bad: str, running: Running) -> None:
     change, status, param = BAD[bad]
-    asked: dict[str, Any] = {"model": MODEL, "input": SHORT, "voice": ""} | change
+    asked: dict[str, Any] = {"model": MODEL, "input": GREETING, "voice": ""} | change
     with pytest.raises(openai.APIStatusError) as raised:
         await running.client.audio.speech.create(**asked)
     error = raised.value
@@ -187,6 +190,6 @@ async def test_what_cannot_be_said_is_refused_with_the_part_at_fault(bad: str, r
 
 async def test_the_refusal_says_which_models_can(running: Running) -> None:
     with pytest.raises(openai.BadRequestError, match="these can: piper"):
-        await running.client.audio.speech.create(model="whisper", input=SHORT, voice="")
+        await running.client.audio.speech.create(model="whisper", input=GREETING, voice="")
     with pytest.raises(openai.BadRequestError, match="no model here can"):
         await running.client.chat.completions.create(model=MODEL, messages=[{"role": "user", "content": "hi"}])

@@ -100,6 +100,7 @@ async def test_a_stream_brings_segments_as_they_are_heard(running: Running, ques
     assert done.text == whole.text
 
 
+@pytest.mark.timeout(240)
 async def test_an_hour_is_heard_in_order_and_in_bounded_memory(running: Running, question: Path) -> None:
     """Ten questions in an hour of silence; the whole would be 230 MB of samples."""
     hour = np.zeros(3600 * RATE, np.int16)
@@ -163,6 +164,7 @@ async def test_who_leaves_frees_everything(running: Running, question: Path) -> 
     await running.until_idle()
 
 
+@pytest.mark.filterwarnings("ignore:deprecated:DeprecationWarning")
 async def test_a_model_that_cannot_translate_says_so(running: Running, question: Path) -> None:
     with pytest.raises(openai.BadRequestError, match="does no translation"):
         await running.client.audio.translations.create(model=MODEL, file=question)
