@@ -16,8 +16,8 @@ _BYTES = 2  # of a sample
 class Speech:
     """The session of synthesise.
 
-    Its usage counts phonemes as prompt tokens, padding aside, and frames of the model (256 samples in the voices there
-    are) as audio tokens.
+    Its usage counts phonemes as prompt tokens, with the two that frame a sentence and without padding; and frames of
+    the model, of 256 samples in the voices there are, as audio tokens.
     """
 
     def __init__(self, request: NewRequest, sample_rate: int) -> None:
