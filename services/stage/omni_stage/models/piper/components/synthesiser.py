@@ -24,8 +24,8 @@ from omni_stage.scheduler.stream_batch import Item
 _CUDA = "CUDAExecutionProvider"
 _CPU = "CPUExecutionProvider"
 _ERRORS_ONLY = 3
-# Frames of noise for each phoneme id: an id lasts 2 to 2.4 frames in sentences, 3.6 in a single word. Beyond it the noise
-# comes again from its start, which nobody hears but which then depends on the padding.
+# Frames of noise for each phoneme id: an id lasts 2 to 2.4 frames in sentences, 3.6 in a single word. Beyond it the
+# noise comes again from its start, which nobody hears but which then depends on the padding.
 _FRAMES_PER_ID = 8
 _PAD = 0
 _LOUDEST = 32767
