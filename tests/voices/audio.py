@@ -83,13 +83,13 @@ def samples(data: bytes, form: Format) -> NDArray[np.int16]:
         return np.concatenate([part.to_ndarray().reshape(-1) for part in parts])
 
 
-def encoded(pcm: NDArray[np.int16], container: str, codec: str, *, rate: int = RATE) -> bytes:
-    """A recording as somebody's device would write it."""
+def encoded(pcm: NDArray[np.int16], container: str, codec: str, *, rate: int = RATE, source_rate: int = RATE) -> bytes:
+    """A recording as somebody's device would write it; `rate` is the file's, `source_rate` that of the samples."""
     out = io.BytesIO()
     with av.open(out, mode="w", format=container) as file:
         stream = file.add_stream(codec, rate=rate, layout="mono")
         frame = av.AudioFrame.from_ndarray(pcm[None, :], format="s16", layout="mono")
-        frame.sample_rate = RATE
+        frame.sample_rate = source_rate
         for part in av.AudioResampler(format=stream.format.name, layout="mono", rate=rate).resample(frame):
             file.mux(stream.encode(part))
         file.mux(stream.encode(None))

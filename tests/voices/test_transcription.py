@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import re
 import struct
 from collections.abc import Callable, Mapping
@@ -149,8 +148,9 @@ async def test_many_at_once_share_batches(running: Running, question: Path) -> N
             tasks.start_soon(listen)
     after = {kind: float(n) for kind, n in re.findall(sizes, await running.metrics(RECOGNISER), re.M)}
     assert [plain(text) for text in texts] == [WORDS] * 8
-    assert after["sum"] - before["sum"] == 8
-    assert after["count"] - before["count"] < 8
+    # A step holds what is there: windows, and the ends of recordings.
+    assert after["sum"] - before["sum"] >= 16
+    assert (after["sum"] - before["sum"]) / (after["count"] - before["count"]) > 1.5
 
 
 async def test_who_leaves_frees_everything(running: Running, question: Path) -> None:
@@ -180,10 +180,8 @@ def wav_with_rate(data: bytes, rate: int) -> bytes:
 
 
 def bomb() -> bytes:
-    """Half a megabyte of FLAC that would decode to nine hours."""
-    out = io.BytesIO()
-    out.write(encoded(np.zeros(9 * 3600 * 4000, np.int16), "flac", "flac", rate=4000))
-    return out.getvalue()
+    """A few megabytes of FLAC that would decode to nine hours."""
+    return encoded(np.zeros(9 * 3600 * 8000, np.int16), "flac", "flac", rate=8000, source_rate=8000)
 
 
 BAD: Mapping[str, tuple[Callable[[bytes], bytes], int]] = {

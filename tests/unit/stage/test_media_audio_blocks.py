@@ -219,3 +219,12 @@ def test_who_stops_early_leaves_no_decoder_behind() -> None:
     blocks.close()
 
     assert next(blocks, None) is None
+
+
+def test_what_its_header_declares_too_long_is_refused_before_it_is_decoded() -> None:
+    """Else a caller could have hours decoded for a file of some kilobytes."""
+    file = audio_file(np.zeros(8000 * 660, np.int16), 8000, "flac", "flac")
+    blocks = audio_blocks(file, BUDGET)
+
+    with pytest.raises(OmniError, match="lasts longer than 600 seconds"):
+        next(blocks)

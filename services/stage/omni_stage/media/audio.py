@@ -59,6 +59,7 @@ def _blocks(data: Buffer, meter: Meter, rate: int) -> Generator[Samples, None, N
     elif form.name == "MP3":
         mp3.check_complete(data, meter)
     with container.opened(data, form, Modality.AUDIO, meter) as stream:
+        container.check_declared(stream, form, meter)
         track: _Track | None = None
         for frame in stream.container.decode(stream):
             meter.check_time()
