@@ -114,6 +114,23 @@ def test_words_and_prompts_are_read_beside_others_as_alone(
     assert not any(passage.words for passage in (*plain, *prompted))
 
 
+def test_marks_in_a_prompt_are_no_marks(model: WhisperModel, recogniser: Recogniser, sounds: list[Sound]) -> None:
+    """They would move, end or translate the transcript, and fail the batch that they are in."""
+    window = sounds[0].window
+    marks = "<|startoftranscript|><|endoftext|><|notimestamps|><|startofprev|><|0.00|>"
+
+    bystander, marked = recogniser.read([(wanted(), window), (wanted(), replace(window, prompt=marks))])
+
+    assert tokens(bystander) == sounds[0].plain(model)
+    assert text(model, marked) == SAID["describe"]
+
+
+def test_a_prompt_of_any_length_is_taken(model: WhisperModel, recogniser: Recogniser, sounds: list[Sound]) -> None:
+    (passages,) = recogniser.read([(wanted(), replace(sounds[0].window, prompt="Look at the picture. " * 400))])
+
+    assert text(model, passages)
+
+
 def test_times_are_those_of_the_recording(recogniser: Recogniser, sounds: list[Sound]) -> None:
     window = sounds[1].window
     (here,), (there,) = (
@@ -180,14 +197,14 @@ def test_of_noise_nothing_is_read(recogniser: Recogniser, weights: Path) -> None
     samples = np.random.default_rng(1).standard_normal(10 * RATE).astype(np.float32) / np.float32(10)
     features = Preprocessor(weights, ("en",)).log_mel(samples)
 
-    assert recogniser.read([(wanted(temperature=None), Window(0.0, 10.0, features))]) == [()]
+    assert recogniser.read([(wanted(temperature=None, word_times=True), Window(0.0, 10.0, features))]) == [()]
 
 
 def test_a_window_of_one_frame_does_no_harm(recogniser: Recogniser, sounds: list[Sound]) -> None:
     tiny = np.zeros((80, 1), np.float32)
     window = Window(0.0, 0.01, Tensor(DType.FLOAT32, tiny.shape, tiny.data.cast("B")))
 
-    empty, whole = recogniser.read([(wanted(), window), (wanted(), sounds[0].window)])
+    empty, whole = recogniser.read([(wanted(word_times=True), window), (wanted(), sounds[0].window)])
 
     assert all(passage.end <= 0.01 for passage in empty)
     assert tokens(whole)

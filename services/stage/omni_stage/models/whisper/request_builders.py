@@ -18,6 +18,9 @@ from omni_common.request import (
 )
 from omni_stage.scheduler.contract import NewRequest
 
+# Of a prompt the model takes the last 223 tokens; no real ones are 40 characters each.
+_MOST_PROMPT = 9_000
+
 
 @dataclass(frozen=True, slots=True)
 class Recording:
@@ -44,7 +47,7 @@ def recording(request: GenerationRequest, languages: Collection[str]) -> Recordi
 
 def _prompt(messages: tuple[Message, ...]) -> str:
     texts = [part.text for m in messages if m.role is Role.SYSTEM for part in m.parts if isinstance(part, Text)]
-    return " ".join(text for text in map(str.strip, texts) if text)
+    return " ".join(text for text in map(str.strip, texts) if text)[-_MOST_PROMPT:]
 
 
 @dataclass(slots=True)

@@ -73,6 +73,8 @@ class Recogniser:
     def _prompt(self, reading: Reading) -> list[int]:
         tokenizer = self._tokenizer(reading.wanted)
         before = tokenizer.encode(f" {reading.prompt}") if reading.prompt else []
+        # Written out in a text, the tokenizer takes marks for what they say: they would rule this window, or the batch.
+        before = [token for token in before if token < tokenizer.eot]
         prompt: list[int] = self._model.get_prompt(tokenizer, before)  # its last 223 tokens
         return prompt
 
@@ -113,7 +115,8 @@ class Recogniser:
             segment_duration=frames_to_seconds(frames),
             seek=reading.seek,
         )
-        if reading.wanted.word_times:
+        is_text = any(token < tokenizer.eot for token in decoded.tokens)
+        if reading.wanted.word_times and is_text:
             self._model.add_word_timestamps(
                 [parts], tokenizer, row.encoded, frames, settings.PREPENDED, settings.APPENDED, reading.last_spoken
             )
