@@ -1,8 +1,8 @@
 """Whisper's graph of stages, a line: recording → windows ⇢ tokens ⇢ text. Needs no tensor library.
 
 The model runs by CTranslate2 through faster-whisper, not by transformers: the weights that a package index has are
-CTranslate2's, int8 on a CPU is what makes them fast there, its times of words are those of the reference code, and
-the stage needs no torch.
+CTranslate2's, it computes in int8 on a CPU, its times of words are those of the reference code, and the stage needs no
+torch.
 """
 
 from __future__ import annotations

@@ -14,7 +14,8 @@ from omni_stage.scheduler.producing import ProducingScheduler
 from omni_stage.scheduler.stream_batch import Item, StreamBatchScheduler
 from omni_stage.scheduler.streaming import StreamScheduler
 
-# More windows at once would keep the first of them waiting; the gain from four to eight is small on a CPU.
+# On a CPU (tiny.en, one thread) four windows at once take 9 % less time than one by one, and eight 18 %; but the first
+# text of a batch is there when all of it is. For a GPU it is faster-whisper's usual size; not measured here.
 _MAX_BATCH = {"cpu": 4, "cuda": 16}
 
 

@@ -43,7 +43,7 @@ def device_of(name: str) -> tuple[str, int]:
 
 
 def compute_type(dtype: str, device: str) -> str:
-    """8-bit weights are several times faster on a CPU, and change hardly a word."""
+    """8-bit weights take two thirds of the time on a CPU; tiny.en made no more errors with them."""
     if dtype in {"", "auto"}:
         return "float16" if device == "cuda" else "int8"
     return dtype
