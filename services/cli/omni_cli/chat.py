@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from pathlib import Path
 
 from omni_cli.conversation import Question, ask, open_client, require_wav, write_wav
@@ -26,4 +27,9 @@ async def chat(question: Question, *, url: str, model: str | None, speak: Path |
 
 def show_text(piece: str) -> None:
     """A model may write anything, and a terminal obeys control characters; they are shown as a dot instead."""
-    print("".join(c if c.isprintable() or c in "\n\t" else "·" for c in piece), end="", flush=True)
+    print("".join("·" if _commands(c) else c for c in piece), end="", flush=True)
+
+
+def _commands(character: str) -> bool:
+    # Only these: joiners and spaces of many kinds, which are not printable either, belong to texts of many languages.
+    return unicodedata.category(character) == "Cc" and character not in "\n\t"

@@ -2,22 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
-
 from openai.types import Model
-from pydantic import BaseModel, ValidationError
 
 from omni_cli.conversation import open_client
 from omni_cli.errors import CommandError
+from omni_cli.served import abilities_of
 from omni_stage.models import families, load_pipeline_config
-
-
-class Abilities(BaseModel):
-    """What the gateway says of a model beside OpenAI's fields; empty where another server says nothing."""
-
-    tasks: Sequence[str] = ()
-    voices: Sequence[str] = ()
 
 
 async def list_models(url: str) -> None:
@@ -42,15 +32,8 @@ def describe_family(name: str) -> str:
 
 
 def describe_model(model: Model) -> str:
-    abilities = _abilities((model.model_extra or {}).get("omni", {}))
+    abilities = abilities_of(model)
     parts = [", ".join(abilities.tasks)]
     if abilities.voices:
         parts.append(f"voices {', '.join(abilities.voices)}")
     return f"  {model.id:16} {'; '.join(filter(None, parts))}".rstrip()
-
-
-def _abilities(extension: Any) -> Abilities:
-    try:
-        return Abilities.model_validate(extension)
-    except ValidationError as error:
-        raise CommandError("What the mesh says of its models is not understood.") from error

@@ -1,11 +1,30 @@
-"""Which of the models that a mesh serves does what."""
+"""What the models that a mesh serves can do, and which of them does what."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import openai
+from openai.types import Model
+from pydantic import BaseModel, ValidationError
 
 from omni_cli.errors import CommandError
 from omni_common.request import Task
+
+
+class Abilities(BaseModel):
+    """What the gateway says of a model beside OpenAI's fields; empty where another server says nothing."""
+
+    tasks: Sequence[str] = ()
+    voices: Sequence[str] = ()
+
+
+def abilities_of(model: Model) -> Abilities:
+    """Raises CommandError."""
+    try:
+        return Abilities.model_validate((model.model_extra or {}).get("omni", {}))
+    except ValidationError as error:
+        raise CommandError("What the mesh says of its models is not understood.") from error
 
 
 async def model_for(client: openai.AsyncOpenAI, task: Task) -> str:
@@ -15,8 +34,7 @@ async def model_for(client: openai.AsyncOpenAI, task: Task) -> str:
     """
     able: list[tuple[int, str]] = []
     async for model in client.models.list():
-        extension = (model.model_extra or {}).get("omni") or {}
-        tasks = extension.get("tasks", ())
+        tasks = abilities_of(model).tasks
         if task in tasks:
             able.append((len(tasks), model.id))
     if not able:

@@ -84,8 +84,13 @@ def require_speech_file(output: Path) -> None:
 
 
 def text_or_stdin(text: str) -> str:
-    """`-` stands for what is piped in."""
-    return sys.stdin.read().strip() if text == "-" else text
+    """`-` stands for what is piped in. Raises CommandError for bytes that are no text."""
+    try:
+        said = sys.stdin.read().strip() if text == "-" else text
+        said.encode()  # what the shell gives as bytes of no text cannot be sent
+    except UnicodeError:
+        raise CommandError("The text is not UTF-8.") from None
+    return said
 
 
 @contextmanager

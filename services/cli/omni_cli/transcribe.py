@@ -31,9 +31,8 @@ async def transcribe(
     recording: Recording, *, form: Form, words: bool, translate: bool, url: str, model: str | None
 ) -> None:
     """Text is shown as it comes; the other forms when they are whole."""
+    _fits_together(recording, form=form, words=words, translate=translate)
     data = _read(recording.file)
-    if words and form != "verbose_json":
-        raise CommandError("Times of words come in verbose_json only: give --format verbose_json too.")
     async with open_client(url) as client:
         task = Task.TRANSLATION if translate else Task.TRANSCRIPTION
         name = model or await model_for(client, task)
@@ -41,7 +40,8 @@ async def transcribe(
             await hear(client, name, recording, data, show_text)
             print()
         else:
-            print((await _whole(client, name, recording, data, form, words=words, translate=translate)).rstrip("\n"))
+            show_text(await _whole(client, name, recording, data, form, words=words, translate=translate))
+            print()
 
 
 async def hear(
@@ -80,7 +80,7 @@ async def _whole(
         made = await client.audio.translations.with_raw_response.create(
             model=model, file=file, prompt=prompt, response_format=form
         )
-        return made.text
+        return made.text.rstrip("\n")
     heard = await client.audio.transcriptions.with_raw_response.create(
         model=model,
         file=file,
@@ -89,7 +89,17 @@ async def _whole(
         response_format=form,
         timestamp_granularities=["word", "segment"] if words else openai.omit,
     )
-    return heard.text
+    return heard.text.rstrip("\n")
+
+
+def _fits_together(recording: Recording, *, form: Form, words: bool, translate: bool) -> None:
+    """Refuses options that would be ignored."""
+    if words and form != "verbose_json":
+        raise CommandError("Times of words come in verbose_json only: give --format verbose_json too.")
+    if words and translate:
+        raise CommandError("A translation has no times of words: leave out --words or --translate.")
+    if recording.language and translate:
+        raise CommandError("A translation finds out the language by itself: leave out --language or --translate.")
 
 
 def _read(file: Path) -> bytes:
