@@ -59,7 +59,7 @@ tests/clients/node_modules/.ready: tests/clients/package-lock.json
 $(TINY): | setup
 	@$(BIN)/omni models make-tiny qwen3-omni $@
 
-demo: setup ## A photo and a spoken question in, text and speech out, then everything stops
+demo: setup ## A sentence spoken and heard, a question about a photo answered, then everything stops
 	@$(BIN)/omni demo $(if $(filter-out $(TINY),$(MODEL)),--model '$(MODEL)')
 
 up: setup $(if $(QWEN),$(filter $(TINY),$(MODEL))) ## The mesh on this machine until Ctrl-C
