@@ -18,20 +18,24 @@ from omni.common.v1 import request_pb2
 from omni.coordinator.v1 import coordinator_pb2 as pb
 from omni.coordinator.v1.coordinator_pb2_grpc import CoordinatorServiceStub
 from omni_common.errors import OmniError, Reason
+from omni_common.pipeline import PipelineConfig, StageConfig
 from omni_common.request import (
     FinishReason,
+    GenerationParams,
     GenerationRequest,
     Media,
     Message,
     Modality,
     Role,
+    Segment,
+    Task,
     TerminalResult,
     TextOutput,
     Usage,
 )
 from omni_common.rpc.channel import open_channel
 from omni_common.rpc.contract import MAX_GENERATE_MESSAGE
-from omni_common.rpc.convert import render_request
+from omni_common.rpc.convert import parse_output, render_request
 from omni_common.rpc.status import translate_rpc_errors
 from omni_common.testing.gateway import fake_gateway
 from omni_common.testing.mail import PATIENCE
@@ -43,6 +47,15 @@ from omni_coordinator.generate import OUTPUT_CREDITS, Admitted, Piece, generatin
 pytestmark = pytest.mark.anyio
 
 DONE = TerminalResult(FinishReason.LENGTH, Usage(prompt_tokens=2, completion_text_tokens=1))
+EAR = PipelineConfig(
+    name="ear",
+    entry="listen",
+    stages=(StageConfig(name="listen", terminal=Modality.TEXT),),
+    input_modalities=frozenset({Modality.AUDIO}),
+    output_modalities=frozenset({Modality.TEXT}),
+    tasks=frozenset({Task.TRANSCRIPTION}),
+    languages=("en",),
+)
 SOLO_STAGE = Place("solo", "echo")
 README = Path(__file__).parents[2] / "services/coordinator/README.md"
 
@@ -101,6 +114,33 @@ async def test_a_refusal_is_the_status_of_the_call_with_its_reason_in_the_detail
             await call.read()
         assert await call.code() is grpc.StatusCode.NOT_FOUND
         assert (refusal.value.reason, refusal.value.param) == (Reason.MODEL_NOT_FOUND, "model")
+
+
+async def test_a_task_that_the_model_does_not_do_is_refused(tmp_path: Path) -> None:
+    wanted = replace(asking(), params=GenerationParams(task=Task.TRANSCRIPTION))
+    async with running_coordinator(tmp_path, [SOLO, EAR]) as running, open_channel(running.address) as channel:
+        call = generate(channel, wanted)
+        with pytest.raises(OmniError, match="no transcription; these can: ear") as refusal, translate_rpc_errors():
+            await call.read()
+        assert await call.code() is grpc.StatusCode.UNIMPLEMENTED
+        assert refusal.value.param == "model"
+
+
+async def test_a_transcript_streams_by_segments_for_the_credit_of_text(tmp_path: Path) -> None:
+    segments = [Segment(float(n), n + 1.0, f" {n}", "en") for n in range(3 * OUTPUT_CREDITS)]
+    audio = Media(Modality.AUDIO, b"RIFF", "file")
+    params = GenerationParams(task=Task.TRANSCRIPTION, language="en", word_times=True)
+    request = GenerationRequest("ear", (Message(Role.USER, (audio,)),), params)
+    async with (
+        running_coordinator(tmp_path, [EAR]) as running,
+        fake_stage(running.address, Place("ear", "listen"), scripts=[[*segments, DONE]]) as stage,
+        open_channel(running.address) as channel,
+    ):
+        await running.ready("ear")
+        answers = [parse_output(a.output)[1] async for a in generate(channel, request) if a.HasField("output")]
+        assert answers == segments
+        assert (await stage.dispatched.next()).request.params == params
+        await running.idle()
 
 
 async def test_a_failure_in_the_middle_ends_the_stream_with_its_status(tmp_path: Path) -> None:

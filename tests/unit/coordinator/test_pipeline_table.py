@@ -8,7 +8,17 @@ import pytest
 
 from omni_common.errors import OmniError, Reason
 from omni_common.pipeline import PipelineConfig, StageConfig
-from omni_common.request import GenerationParams, GenerationRequest, Media, Message, Modality, Role, Sampling, Text
+from omni_common.request import (
+    GenerationParams,
+    GenerationRequest,
+    Media,
+    Message,
+    Modality,
+    Role,
+    Sampling,
+    Task,
+    Text,
+)
 from omni_coordinator.core.pipeline_table import PipelineTable
 
 PIPELINE = PipelineConfig(
@@ -26,7 +36,16 @@ PIPELINE = PipelineConfig(
     voices=("ada", "bob"),
     default_voice="bob",
 )
-TABLE = PipelineTable([PIPELINE])
+EAR = PipelineConfig(
+    name="ear",
+    entry="listen",
+    stages=(StageConfig(name="listen", terminal=Modality.TEXT),),
+    input_modalities=frozenset({Modality.AUDIO}),
+    output_modalities=frozenset({Modality.TEXT}),
+    tasks=frozenset({Task.TRANSCRIPTION, Task.TRANSLATION}),
+    languages=("en", "fr"),
+)
+TABLE = PipelineTable([PIPELINE, EAR])
 ASK = GenerationRequest("omni", (Message(Role.USER, (Text("hello"),)),))
 BOTH = frozenset({Modality.TEXT, Modality.AUDIO})
 
@@ -71,6 +90,52 @@ def test_the_voice_that_was_asked_for_is_kept() -> None:
 
 def test_sampling_for_a_stage_that_there_is_goes_through() -> None:
     assert TABLE.plan(asking(sampled="join")).request.params.stage_sampling == {"join": Sampling()}
+
+
+def listening(task: Task, language: str = "", model: str = "ear", voice: str = "") -> GenerationRequest:
+    params = GenerationParams(task=task, language=language, voice=voice)
+    return GenerationRequest(model, (Message(Role.USER, (Media(Modality.AUDIO, b"x", "file"),)),), params)
+
+
+def test_a_task_that_the_model_does_not_do_is_refused_with_the_models_that_do_it() -> None:
+    reason, param, message = refusal(listening(Task.TRANSCRIPTION, model="omni"))
+    assert (reason, param) == (Reason.UNSUPPORTED, "model")
+    assert message == "The model 'omni' does no transcription; these can: ear."
+    assert refusal(replace(ASK, model="ear"))[2] == "The model 'ear' does no chat; these can: omni."
+    assert refusal(listening(Task.SPEECH))[2] == "The model 'ear' does no speech; no model here can."
+
+
+def test_a_language_that_the_model_knows_or_that_nobody_told_is_kept() -> None:
+    for language in ("fr", ""):
+        assert TABLE.plan(listening(Task.TRANSLATION, language)).request.params.language == language
+
+
+def test_an_unknown_language_is_refused_with_those_there_are() -> None:
+    reason, param, message = refusal(listening(Task.TRANSCRIPTION, "de"))
+    assert (reason, param) == (Reason.INVALID_REQUEST, "language")
+    assert message.endswith("it knows en, fr.")
+
+
+def test_a_model_that_names_no_voices_or_languages_takes_any() -> None:
+    assert TABLE.plan(listening(Task.TRANSCRIPTION, voice="any")).request.params.voice == "any"
+    open_one = PIPELINE.model_copy(update={"tasks": frozenset({Task.TRANSCRIPTION}), "input_modalities": {*Modality}})
+    plan = PipelineTable([open_one]).plan(listening(Task.TRANSCRIPTION, "de", model="omni"))
+    assert plan.request.params.language == "de"
+
+
+def test_hundreds_of_voices_do_not_fill_an_error() -> None:
+    crowd = PIPELINE.model_copy(update={"voices": tuple(f"speaker-{n:03}" for n in range(900))})
+    with pytest.raises(OmniError) as refused:
+        PipelineTable([crowd]).plan(asking(BOTH, voice="eve"))
+    assert refused.value.message.endswith("speaker-048, speaker-049 and 850 more.")
+
+
+def test_a_voice_is_refused_in_the_place_that_the_task_has_for_it() -> None:
+    speaking = PIPELINE.model_copy(update={"tasks": frozenset({Task.SPEECH})})
+    request = replace(ASK, params=GenerationParams(frozenset({Modality.AUDIO}), task=Task.SPEECH, voice="eve"))
+    with pytest.raises(OmniError) as refused:
+        PipelineTable([speaking]).plan(request)
+    assert refused.value.param == "voice"
 
 
 def test_an_unknown_model_is_refused_with_the_names_there_are() -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from omni_common.errors import InvalidRequest, OmniError, Reason, Unsupported, WrongTask
 from omni_common.pipeline import PipelineConfig
-from omni_common.request import GenerationParams, GenerationRequest, Media, Modality
+from omni_common.request import GenerationParams, GenerationRequest, Media, Modality, Task
 from omni_coordinator.core.bindings import Visit
 
 
@@ -83,9 +83,10 @@ def _checked(pipeline: PipelineConfig, params: GenerationParams) -> GenerationPa
             f"Model '{pipeline.name}' produces {_listing(pipeline.output_modalities)}, not {_listing(stray)}.",
             param="modalities",
         )
-    if params.voice and params.voice not in pipeline.voices:
+    if params.voice and pipeline.voices and params.voice not in pipeline.voices:
         raise InvalidRequest(
-            f"Model '{pipeline.name}' has no such voice; it has {_listing(pipeline.voices)}.", param="audio.voice"
+            f"Model '{pipeline.name}' has no such voice; it has {_listing(pipeline.voices)}.",
+            param="audio.voice" if params.task is Task.CHAT else "voice",
         )
     if params.language and pipeline.languages and params.language not in pipeline.languages:
         raise InvalidRequest(
@@ -102,5 +103,8 @@ def _checked(pipeline: PipelineConfig, params: GenerationParams) -> GenerationPa
     return replace(params, voice=pipeline.default_voice) if wants_voice else params
 
 
-def _listing(names: Iterable[str]) -> str:
-    return ", ".join(sorted(names)) or "none"
+def _listing(names: Iterable[str], most: int = 50) -> str:
+    """Voices of many speakers come by the hundred, and the message of a gRPC status has to fit into its trailers."""
+    known = sorted(names)
+    rest = f" and {len(known) - most} more" if len(known) > most else ""
+    return (", ".join(known[:most]) or "none") + rest
