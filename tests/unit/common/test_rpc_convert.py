@@ -25,12 +25,15 @@ from omni_common.request import (
     RequestKey,
     Role,
     Sampling,
+    Segment,
     StageReport,
+    Task,
     TerminalResult,
     Text,
     TextOutput,
     TraceContext,
     Usage,
+    Word,
 )
 from omni_common.rpc.contract import INLINE_LIMIT
 from omni_common.rpc.convert import (
@@ -63,6 +66,9 @@ PARAMS = st.builds(
     stage_sampling=st.dictionaries(st.text(max_size=8), SAMPLINGS, max_size=3),
     stop=st.lists(st.text(min_size=1, max_size=9), max_size=4).map(tuple),
     voice=st.text(max_size=8),
+    task=st.sampled_from(Task),
+    language=st.text(max_size=3),
+    word_times=st.booleans(),
 )
 PARTS = st.builds(Text, st.text(max_size=20), st.text(min_size=1, max_size=5)) | st.builds(
     Media,
@@ -75,10 +81,25 @@ REQUESTS = st.builds(
     GenerationRequest, st.text(max_size=9), st.lists(MESSAGES, min_size=1, max_size=3).map(tuple), PARAMS
 )
 REPORTS = st.builds(StageReport, st.text(max_size=5), st.text(max_size=5), *[st.integers(0, 9).map(float)] * 3)
+TIMES = st.floats(0, 1e6)
+WORDS = st.builds(Word, st.text(max_size=9), TIMES, TIMES)
+SEGMENTS = st.builds(
+    Segment,
+    start=TIMES,
+    end=TIMES,
+    text=st.text(max_size=20),
+    language=st.text(max_size=3),
+    tokens=st.lists(U32, max_size=4).map(tuple),
+    temperature=st.floats(0, 1),
+    avg_logprob=st.floats(-100, 0),
+    compression_ratio=st.floats(0, 100),
+    no_speech_prob=st.floats(0, 1),
+    words=st.lists(WORDS, max_size=3).map(tuple),
+)
 RESULTS = st.builds(
     TerminalResult,
     st.none() | st.sampled_from(FinishReason),
-    st.builds(Usage, U32, U32, U32, U32, U32),
+    st.builds(Usage, U32, U32, U32, U32, U32, st.floats(0, 1e6)),
     st.lists(REPORTS, max_size=3).map(tuple),
 )
 
@@ -96,6 +117,15 @@ def test_a_request_survives_a_hop(request: GenerationRequest) -> None:
 @given(RESULTS)
 def test_a_result_survives_a_hop(result: TerminalResult) -> None:
     assert parse_result(render_result(result)) == result
+
+
+@given(SEGMENTS)
+def test_a_segment_survives_a_hop(segment: Segment) -> None:
+    assert parse_output(render_output(segment, 7)) == (7, segment)
+
+
+def test_a_request_that_names_no_task_is_a_chat() -> None:
+    assert parse_params(request_pb2.GenerationParams()).task is Task.CHAT
 
 
 @pytest.mark.parametrize("output", [TextOutput("né"), TextOutput(""), AudioOutput(b"\x01\x02", 24_000)])
@@ -170,6 +200,7 @@ def edit(change: Callable[[request_pb2.GenerationRequest], object]) -> request_p
             id="blob where none is",
         ),
         pytest.param(lambda m: m.params.modalities.append(9), "params.modalities", id="unknown modality"),
+        pytest.param(lambda m: m.params.MergeFromString(b"\x30\x63"), "params.task", id="task unknown here"),
         pytest.param(
             lambda m: m.params.modalities.append(request_pb2.MODALITY_VIDEO), "params.modalities", id="video out"
         ),
@@ -209,7 +240,7 @@ def test_a_wrong_request_is_refused_with_the_place(
 @pytest.mark.parametrize(
     "message",
     [
-        pytest.param(request_pb2.Output(), id="neither text nor audio"),
+        pytest.param(request_pb2.Output(), id="nothing in it"),
         pytest.param(request_pb2.Output(audio=request_pb2.AudioPiece(pcm=b"abc", sample_rate=1)), id="half a sample"),
         pytest.param(request_pb2.Output(audio=request_pb2.AudioPiece(pcm=b"ab")), id="no rate"),
     ],

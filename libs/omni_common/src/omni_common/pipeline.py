@@ -74,7 +74,8 @@ class PipelineConfig(BaseModel):
             raise KeyError(f"pipeline '{self.name}' has no stage '{name}'; it has {', '.join(self.by_name)}") from None
 
     def terminals(self, modalities: frozenset[Modality]) -> frozenset[str]:
-        """The terminal stages for these output modalities. Text is always produced, since speech is made from it."""
+        """The terminal stages for these output modalities. One for text, where there is any, always takes part, since
+        speech is made from what it writes."""
         return frozenset(s.name for s in self.stages if s.terminal in modalities or s.terminal is Modality.TEXT)
 
     def visited(self, modalities: frozenset[Modality]) -> frozenset[str]:

@@ -46,7 +46,7 @@ def parse_output(message: request_pb2.Output) -> tuple[int, Output]:
         case "segment":
             return message.index, _parse_segment(message.segment)
         case None:
-            raise InvalidRequest("A piece of output holds neither text nor audio.")
+            raise InvalidRequest("A piece of output holds neither text nor audio nor a segment.")
 
 
 def _render_segment(segment: Segment) -> request_pb2.Segment:
