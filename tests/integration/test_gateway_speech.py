@@ -194,6 +194,15 @@ async def test_the_first_bytes_leave_before_the_rest_is_made(stream_format: str)
     assert rest
 
 
+@pytest.mark.parametrize("client", ["python", "curl"])
+async def test_text_that_the_caller_is_not_told_does_not_use_up_the_credits(client: str) -> None:
+    text = [TextOutput("x")] * 40
+    async with mesh(PIPER, output_credits=4) as here:
+        here.coordinator.script(Admit(), *text, *PIECES, *text, Finish())
+        reply = await here.http.post(ROUTE, json=body(response_format="pcm"), headers={"x-stainless-lang": client})
+    assert len(reply.content) == 48_000
+
+
 @pytest.mark.parametrize("speed", [0.25, 1.5, 4])
 async def test_speed_changes_the_length(speed: float) -> None:
     async with mesh(PIPER) as here:

@@ -160,6 +160,15 @@ async def test_a_silent_stream_is_kept_alive() -> None:
 
 
 @pytest.mark.parametrize("stream", ["true", "false"])
+async def test_a_long_file_has_more_segments_than_may_be_under_way(stream: str) -> None:
+    async with whisper(output_credits=4) as here:
+        here.coordinator.script(Admit(), *(Segment(n, n + 1, f" {n}", "en") for n in range(100)), Finish())
+        reply = await post(here, stream=stream)
+    told = orjson.loads(reply.text.strip().splitlines()[-1].removeprefix("data: "))
+    assert told["text"] == " ".join(map(str, range(100)))
+
+
+@pytest.mark.parametrize("stream", ["true", "false"])
 async def test_timings_come_with_every_json_when_asked_for(stream: str) -> None:
     async with whisper() as here:
         report = StageReport("recogniser", "recogniser-0", 0.25, 0.5, 1.0)
