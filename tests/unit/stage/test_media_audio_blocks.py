@@ -221,10 +221,14 @@ def test_who_stops_early_leaves_no_decoder_behind() -> None:
     assert next(blocks, None) is None
 
 
-def test_what_its_header_declares_too_long_is_refused_before_it_is_decoded() -> None:
+@pytest.mark.parametrize(
+    ("form", "codec", "rate"),
+    [("flac", "flac", 8000), ("ogg", "libopus", 48_000), ("webm", "libopus", 48_000)],
+    ids=str,
+)
+def test_what_tells_that_it_is_too_long_is_refused_before_it_is_decoded(form: str, codec: str, rate: int) -> None:
     """Else a caller could have hours decoded for a file of some kilobytes."""
-    file = audio_file(np.zeros(8000 * 660, np.int16), 8000, "flac", "flac")
-    blocks = audio_blocks(file, BUDGET)
+    blocks = audio_blocks(audio_file(np.zeros(rate * 660, np.int16), rate, form, codec), BUDGET)
 
     with pytest.raises(OmniError, match="lasts longer than 600 seconds"):
         next(blocks)

@@ -59,6 +59,8 @@ def _blocks(data: Buffer, meter: Meter, rate: int) -> Generator[Samples, None, N
     elif form.name == "MP3":
         mp3.check_complete(data, meter)
     with container.opened(data, form, Modality.AUDIO, meter) as stream:
+        if stream.sample_rate:
+            _check_rate(stream.sample_rate, meter)  # before its seconds are counted by it
         container.check_declared(stream, form, meter)
         track: _Track | None = None
         for frame in stream.container.decode(stream):
@@ -71,14 +73,16 @@ def _blocks(data: Buffer, meter: Meter, rate: int) -> Generator[Samples, None, N
         yield from track.finish()
 
 
+def _check_rate(rate: int, meter: Meter) -> None:
+    if not _LOWEST_RATE <= rate <= _HIGHEST_RATE:
+        raise meter.invalid(f"claims {rate} samples a second; {_LOWEST_RATE} to {_HIGHEST_RATE} are what is read here")
+
+
 class _Track:
     """Decoded frames on their way to blocks, mono and at the rate asked for."""
 
     def __init__(self, source_rate: int, rate: int, meter: Meter) -> None:
-        if not _LOWEST_RATE <= source_rate <= _HIGHEST_RATE:
-            raise meter.invalid(
-                f"claims {source_rate} samples a second; {_LOWEST_RATE} to {_HIGHEST_RATE} are what is read here"
-            )
+        _check_rate(source_rate, meter)
         self.taken = 0
         self._source_rate = source_rate
         self._meter = meter

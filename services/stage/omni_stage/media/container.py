@@ -59,21 +59,20 @@ def _stream(container: Any, form: FileFormat, modality: Modality, meter: Meter) 
 
 
 def check_declared(stream: Any, form: FileFormat, meter: Meter) -> None:
-    """Refuses a file whose header declares more than the budget allows, before any of it is decoded."""
-    declared = _declared_seconds(stream, form)
-    if declared is not None:
-        meter.check_seconds(declared)
+    """Refuses a file that tells of more seconds than the budget allows, before any of it is decoded."""
+    if form.estimates_length:
+        return
+    if stream.duration is not None:
+        meter.check_seconds(float(stream.duration * stream.time_base))
+    elif stream.container.duration is not None:
+        meter.check_seconds(stream.container.duration / av.time_base)
 
 
 def check_complete(stream: Any, form: FileFormat, seconds: float, meter: Meter) -> None:
     """Refuses a file that ends well before its header says; FFmpeg takes such a file for a shorter one."""
-    declared = _declared_seconds(stream, form)
-    # Encoders pad and trim some frames at either end.
-    if declared is not None and seconds < 0.9 * declared - 0.1:
-        raise meter.invalid(f"ends after {seconds:.1f} of the {declared:.1f} seconds that its header declares")
-
-
-def _declared_seconds(stream: Any, form: FileFormat) -> float | None:
     if not form.declares_length or stream.duration is None:
-        return None
-    return float(stream.duration * stream.time_base)
+        return
+    declared = float(stream.duration * stream.time_base)
+    # Encoders pad and trim some frames at either end.
+    if seconds < 0.9 * declared - 0.1:
+        raise meter.invalid(f"ends after {seconds:.1f} of the {declared:.1f} seconds that its header declares")

@@ -22,7 +22,8 @@ class FileFormat:
     """`reader` is Pillow's name of the format, or FFmpeg's of the demuxer; `holds` is what may be read from it.
 
     `declares_length`: FFmpeg learns the length from the header, so that a file which was cut off can be told from a
-    short one. The formats made for streaming have no such length.
+    short one. The formats made for streaming have no such length. `estimates_length`: what FFmpeg tells of the length
+    is a guess from the first frame's bit rate.
     """
 
     name: str
@@ -30,6 +31,7 @@ class FileFormat:
     holds: frozenset[Modality]
     matches: Callable[[bytes], bool]
     declares_length: bool = False
+    estimates_length: bool = False
 
 
 def _is_mp3(head: bytes) -> bool:
@@ -54,8 +56,8 @@ FORMATS = (
     FileFormat("Ogg", "ogg", _AUDIO, lambda h: h.startswith(b"OggS")),
     FileFormat("MP4", "mp4", _FILM, lambda h: h[4:8] == b"ftyp", declares_length=True),
     FileFormat("WebM", "matroska", _FILM, lambda h: h.startswith(b"\x1a\x45\xdf\xa3")),
-    FileFormat("MP3", "mp3", _AUDIO, _is_mp3),
-    FileFormat("AAC", "aac", _AUDIO, _is_adts),
+    FileFormat("MP3", "mp3", _AUDIO, _is_mp3, estimates_length=True),
+    FileFormat("AAC", "aac", _AUDIO, _is_adts, estimates_length=True),
 )
 
 
