@@ -13,7 +13,7 @@ from starlette.types import Receive, Scope, Send
 
 from omni_common.clock import Clock
 from omni_common.deadline import Deadline
-from omni_common.errors import OmniError, Overloaded
+from omni_common.errors import OmniError, Overloaded, Reason
 from omni_common.request import GenerationRequest, TraceContext
 from omni_common.telemetry.logs import bound
 from omni_common.telemetry.names import COMPLETED, STREAM_OUTCOMES, outcome_of
@@ -118,6 +118,9 @@ class Serving:
             outcome = COMPLETED
         except OmniError as error:
             outcome = outcome_of(error.reason)
+            raise
+        except Exception:  # a bug, which is answered and logged elsewhere; a cancelled request is none
+            outcome = outcome_of(Reason.INTERNAL)
             raise
         finally:
             tally.record(model)
