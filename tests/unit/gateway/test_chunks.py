@@ -6,8 +6,9 @@ import orjson
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
 from omni_common.request import FinishReason, StageReport, Usage
-from omni_gateway.chat.chunks import Completion, Speech, new_audio_id, timings_body, usage_body
+from omni_gateway.chat.chunks import Completion, Speech, new_audio_id, usage_body
 from omni_gateway.http.sse import sse
+from omni_gateway.timings import timings_body
 
 COMPLETION = Completion("chatcmpl-1", "m", 1_700_000_000)
 USAGE = Usage(10, 2, 3, 4, 5)

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
 from dataclasses import dataclass
 
-from omni_common.request import FinishReason, StageReport, Usage
+from omni_common.request import FinishReason, Usage
 from omni_gateway.http.sse import Json
 
 
@@ -37,21 +36,6 @@ def usage_body(usage: Usage) -> Json:
             "text_tokens": usage.completion_text_tokens,
         },
     }
-
-
-def timings_body(request_id: str, reports: Sequence[StageReport]) -> Json:
-    """An extension: when each stage worked, in seconds since the request was admitted."""
-    stages = [
-        {
-            "stage": r.stage,
-            "replica": r.replica,
-            "first_input": r.first_input,
-            "first_output": r.first_output,
-            "end": r.end,
-        }
-        for r in sorted(reports, key=lambda r: (r.first_input, r.stage))
-    ]
-    return {"request_id": request_id, "stages": stages}
 
 
 @dataclass(frozen=True, slots=True)

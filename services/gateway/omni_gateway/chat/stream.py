@@ -8,10 +8,11 @@ from dataclasses import dataclass
 
 from omni_gateway.audio.speech import SpeechStream
 from omni_gateway.call import Finished
-from omni_gateway.chat.chunks import Completion, timings_body
+from omni_gateway.chat.chunks import Completion
 from omni_gateway.http.sse import DONE, Json, sse
 from omni_gateway.streaming import EventStream
 from omni_gateway.tally import Batch, Tally
+from omni_gateway.timings import timings_body
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,9 +6,10 @@ import base64
 
 from omni_gateway.audio.speech import SpeechFile
 from omni_gateway.call import Call, Finished
-from omni_gateway.chat.chunks import Completion, Speech, timings_body
+from omni_gateway.chat.chunks import Completion, Speech
 from omni_gateway.http.sse import Json
 from omni_gateway.tally import Tally
+from omni_gateway.timings import timings_body
 
 
 async def gather(call: Call, tally: Tally, speech: SpeechFile | None) -> Finished:

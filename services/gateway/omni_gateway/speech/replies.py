@@ -13,13 +13,13 @@ from omni_common.errors import OmniError
 from omni_common.request import Usage
 from omni_gateway.audio.speech import SpeechFile, SpeechStream
 from omni_gateway.call import Call, Finished
-from omni_gateway.chat.chunks import timings_body
 from omni_gateway.http.sending import Sender
 from omni_gateway.http.sse import SSE_HEADERS, Json, sse
 from omni_gateway.pipelines import PipelineView
 from omni_gateway.speech.schemas import Format
 from omni_gateway.streaming import EventStream, StreamedReply
 from omni_gateway.tally import Batch, Tally
+from omni_gateway.timings import timings_body
 
 # Exactly so: clients choose their decoder by it.
 CONTENT_TYPES: Mapping[Format, str] = MappingProxyType(

@@ -9,9 +9,9 @@ from starlette.types import Receive, Scope, Send
 
 from omni_common.request import Segment, Task
 from omni_gateway.call import Call
-from omni_gateway.chat.chunks import timings_body
 from omni_gateway.http.form import parse_form
 from omni_gateway.serving import Serving, Visit
+from omni_gateway.timings import timings_body
 from omni_gateway.transcription.parse import Wish, build_request, parse_wish
 from omni_gateway.transcription.render import Transcript, render
 from omni_gateway.transcription.stream import TranscriptStream

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from omni_common.request import Usage
 from omni_gateway.call import Finished
-from omni_gateway.chat.chunks import timings_body
 from omni_gateway.http.sse import Json, sse
 from omni_gateway.streaming import EventStream
 from omni_gateway.tally import Batch, Tally
+from omni_gateway.timings import timings_body
 
 
 class TranscriptStream(EventStream):
