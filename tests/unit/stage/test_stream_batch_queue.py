@@ -8,7 +8,13 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from omni_common.request import RequestKey
-from omni_stage.core.stream_batch_queue import BatchItem, BatchStep, StreamBatchLimits, StreamBatchQueue
+from omni_stage.core.stream_batch_queue import (
+    FAIR_EVERY,
+    BatchItem,
+    BatchStep,
+    StreamBatchLimits,
+    StreamBatchQueue,
+)
 
 A, B, C = (RequestKey(name) for name in "abc")
 TEXT = "text"
@@ -69,7 +75,12 @@ def batches(queue: StreamBatchQueue) -> list[str]:
             id="an item that does not fit is not overtaken by those behind it",
         ),
         pytest.param(
-            StreamBatchLimits(9, max_spread=2), {A: (0, 0), B: (1,)}, ["a0 a1", "b0"], id="nothing costs nothing"
+            StreamBatchLimits(1, max_cost=1, max_spread=1), {A: (0, 1), B: (0, 1)}, ["a0 a1 b0", "b1"],
+            id="what costs nothing takes no room",
+        ),
+        pytest.param(
+            StreamBatchLimits(1), {A: (1, 0), B: (0, 0, 1, 1)}, ["a0 b0 b1 a1", "b2", "b3"],
+            id="and goes on at once",
         ),
     ],
 )  # fmt: skip
@@ -92,7 +103,24 @@ def test_the_first_item_of_a_late_request_leads_the_batch() -> None:
 
 def test_a_request_that_does_not_fit_by_spread_leads_as_soon_as_it_has_had_the_least() -> None:
     queue = queue_of(StreamBatchLimits(2, max_spread=1), {A: (1,) * 6, B: (9,) * 6, C: (1,) * 6})
-    assert [names(queue.next_step()) for _ in range(4)] == ["a0 c0", "b0 b1", "a1 c1", "a2 c2"]
+    assert [names(queue.next_step()) for _ in range(3)] == ["a0 c0", "b0 b1", "a1 c1"]
+
+
+def test_a_flood_of_newcomers_holds_nobody_back() -> None:
+    """One is always there that has had less than `a`."""
+    queue = queue_of(StreamBatchLimits(1), {A: (1,) * 4})
+    led = []
+    for number in range(3 * FAIR_EVERY):
+        newcomer = RequestKey(f"n{number}")
+        if not queue.waiting:
+            assert queue.admit(newcomer)
+            queue.push(newcomer, TEXT, None, 1)
+        step = queue.next_step()
+        assert step is not None
+        led += step.keys
+        if step.keys != (A,):
+            assert queue.end(*step.keys)
+    assert [number for number, key in enumerate(led) if key == A] == [0, 3, 7, 11]
 
 
 def test_a_request_ends_with_its_last_item_and_one_without_items_at_once() -> None:
@@ -157,7 +185,8 @@ COSTS = st.sampled_from([0.0, 1.0, 1.5, 2.0, 5.0, 9.0])
 
 def may_be_together(limits: StreamBatchLimits, costs: list[float]) -> bool:
     """The rule itself, written without counting along."""
-    if len(costs) == 1:
+    costs = [cost for cost in costs if cost]
+    if len(costs) <= 1:
         return True
     return (
         len(costs) <= limits.max_batch
@@ -191,7 +220,13 @@ class StreamBatchMachine(RuleBasedStateMachine):
         self.queue: StreamBatchQueue | None = None
         self.made = 0
         self.items: dict[RequestKey, list[float]] = {}  # not computed yet; the requests in order of arrival
-        self.computed: dict[RequestKey, int] = {}
+        self.taken: dict[RequestKey, int] = {}
+        self.computed: dict[RequestKey, int] = {}  # of those taken, what was work
+        self.since: dict[
+            RequestKey, int
+        ] = {}  # how many batches of work there had been when it came or was last in one
+        self.passed: dict[RequestKey, int] = {}  # how many went by while it could have been in
+        self.batches = 0
         self.begun: set[RequestKey] = set()
         self.paused: set[RequestKey] = set()
         self.done: set[RequestKey] = set()
@@ -213,7 +248,8 @@ class StreamBatchMachine(RuleBasedStateMachine):
         admitted = self.queue.admit(key)
         assert admitted == (len(self.items) < self.MAX_RUNNING + self.MAX_WAITING)
         if admitted:
-            self.items[key], self.computed[key] = [], 0
+            self.items[key], self.taken[key], self.computed[key] = [], 0, 0
+            self.since[key], self.passed[key] = self.batches, 0
             self.push(key, costs)
 
     @precondition(lambda self: self.items)
@@ -246,7 +282,6 @@ class StreamBatchMachine(RuleBasedStateMachine):
     def step(self) -> None:
         assert self.queue is not None
         able = self.able()
-        ahead = {key: self.ahead(key) for key in able}
         step = self.queue.next_step()
         if step is None:
             assert not able
@@ -254,17 +289,18 @@ class StreamBatchMachine(RuleBasedStateMachine):
         self.check_fit(step, able)
         for item in step.items:
             assert item.key not in self.paused
-            assert (item.index, item.cost) == (self.computed[item.key], self.items[item.key].pop(0))
-            self.computed[item.key] += 1
+            assert (item.index, item.cost) == (self.taken[item.key], self.items[item.key].pop(0))
+            self.taken[item.key] += 1
+            self.computed[item.key] += item.cost > 0
         self.begun.update(step.keys)
         assert len(self.begun) <= self.MAX_RUNNING
         self.check_no_room_is_wasted(step)
+        if step.work:
+            self.check_nobody_waits_for_ever({item.key for item in step.work}, able)
         for key in step.ending:
             assert key in self.done
             assert not self.items[key]
             self.forget(key)
-        if step.items:
-            self.check_all_come_closer(step, ahead)
 
     def check_fit(self, step: BatchStep, able: list[RequestKey]) -> None:
         """The batch is led by who comes first; whoever joins has been preferred to none that would have fitted."""
@@ -280,10 +316,10 @@ class StreamBatchMachine(RuleBasedStateMachine):
                     for key in passed
                 )
                 first.append(item.key)
-            else:
-                assert not self.one
             costs.append(item.cost)
             assert may_be_together(self.limits, costs)
+        if self.one:
+            assert len({item.key for item in step.work}) == len(step.work)
 
     def check_no_room_is_wasted(self, step: BatchStep) -> None:
         costs = [item.cost for item in step.items]
@@ -293,27 +329,24 @@ class StreamBatchMachine(RuleBasedStateMachine):
             if left and not (self.one and key in served):
                 assert not may_be_together(self.limits, [*costs, left[0]])
 
-    def ahead(self, key: RequestKey) -> int:
-        """How many batches others may lead before this request comes first of all."""
-        place = list(self.items)
-        return sum(
-            max(0, self.computed[key] - self.computed[other] + (place.index(other) < place.index(key)))
-            for other in self.items
-            if other != key
-        )
-
-    def check_all_come_closer(self, step: BatchStep, ahead: dict[RequestKey, int]) -> None:
-        served = {item.key for item in step.items}
-        for key, before in ahead.items():
-            if key not in served and self.items.get(key):
-                assert 0 <= self.ahead(key) < before
+    def check_nobody_waits_for_ever(self, served: set[RequestKey], able: list[RequestKey]) -> None:
+        """Whoever arrives, ends or is aborted meanwhile: a request waits for those that were here before it only."""
+        self.batches += 1
+        for key in self.items:
+            passed_over = key in able and self.items[key] and key not in served
+            self.passed[key] = self.passed[key] + 1 if passed_over else 0
+            assert self.passed[key] <= FAIR_EVERY * (self.MAX_RUNNING + self.MAX_WAITING)
+        for key in served:
+            self.since[key] = self.batches
 
     def able(self) -> list[RequestKey]:
         """Who has something to do and no hindrance, in the order of preference; of the new ones, who finds a place."""
         has_work = [key for key in self.items if (self.items[key] or key in self.done) and key not in self.paused]
         fresh = [key for key in has_work if key not in self.begun]
         placed = {*self.begun, *fresh[: self.MAX_RUNNING - len(self.begun)]}
-        return sorted((key for key in has_work if key in placed), key=lambda key: self.computed[key])
+        is_fair = self.batches % FAIR_EVERY == FAIR_EVERY - 1
+        waited = {key: self.since[key] if is_fair else 0 for key in placed}
+        return sorted((key for key in has_work if key in placed), key=lambda key: (waited[key], self.computed[key]))
 
     def some(self, data: st.DataObject) -> RequestKey:
         return data.draw(st.sampled_from(list(self.items)))
@@ -335,7 +368,8 @@ class StreamBatchMachine(RuleBasedStateMachine):
         assert not self.queue.end(key)
         for members in (self.begun, self.paused, self.done):
             members.discard(key)
-        del self.items[key], self.computed[key]
+        for known in (self.items, self.taken, self.computed, self.since, self.passed):
+            del known[key]
 
     @invariant()
     def counts_agree(self) -> None:

@@ -420,9 +420,9 @@ class Steps(StageMeter):
         self.steps.append(tuple(keys))
 
 
-def test_the_meter_is_told_of_each_item_of_a_batch(make: Make) -> None:
+def test_the_meter_is_told_of_each_item_of_a_batch_that_is_work(make: Make) -> None:
     meter = Steps()
-    answers = running(make(meter=meter), *whole(A, "a", "b"), *whole(B, "c"), *whole(C))
+    answers = running(make(meter=meter), *whole(A, "a", "", "b"), *whole(B, "c"), *whole(C, ""))
     for key in (A, B, C):
         answers.end_of(key)
     assert meter.steps == [(A, B, A)]

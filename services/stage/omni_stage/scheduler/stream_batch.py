@@ -70,8 +70,9 @@ class StreamBatchScheduler(PoolWorker, Generic[Session]):
     """Computes batches of items: for each the chunks to emit, or the error of that one request, in their order.
 
     What `compute` raises fails all requests of the batch as StageFailed: nobody can be blamed for it. `cost` puts a
-    size to a chunk for `limits`; it is called in the loop, when the chunk arrives. `sources` is how many streams feed
-    a request; it is over when all are done. With `one_per_request` a batch holds no two items of one request.
+    size to a chunk for `limits`, 0 to one that the model has nothing to do for; it is called in the loop, when the
+    chunk arrives. `sources` is how many streams feed a request; it is over when all are done. With `one_per_request` a
+    batch holds no two items of one request.
     """
 
     def __init__(
@@ -172,8 +173,8 @@ class StreamBatchScheduler(PoolWorker, Generic[Session]):
         return (*(Emit(key, chunk) for chunk in chunks), Result(key, value))
 
     def _answer(self, step: BatchStep, made: Sequence[Outgoing] | OmniError, seconds: float) -> Sequence[Outgoing]:
-        if step.items:
-            self._meter.step([item.key for item in step.items], seconds)
+        if step.work:
+            self._meter.step([item.key for item in step.work], seconds)
         answers = [Failed(key, made) for key in step.keys] if isinstance(made, OmniError) else made
         for answer in answers:
             if isinstance(answer, Result | Failed):
