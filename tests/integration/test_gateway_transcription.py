@@ -25,7 +25,20 @@ from openai.types.audio.transcription import UsageDuration
 from tests.integration.gateway_mesh import Mesh, mesh
 
 from omni_common.errors import InvalidRequest, Overloaded, StageFailed
-from omni_common.request import Media, Message, Modality, Role, Sampling, Segment, StageReport, Task, Text, Usage, Word
+from omni_common.request import (
+    Media,
+    Message,
+    Modality,
+    Role,
+    Sampling,
+    Segment,
+    StageReport,
+    Task,
+    Text,
+    TextOutput,
+    Usage,
+    Word,
+)
 from omni_common.testing.scripts import Admit, Finish, Scripted, Step, pipeline_status
 
 pytestmark = pytest.mark.anyio
@@ -157,6 +170,14 @@ async def test_a_silent_stream_is_kept_alive() -> None:
                 if line.startswith(": ping"):
                     gate.set()
         assert gate.is_set()
+
+
+@pytest.mark.parametrize("stream", ["true", "false"])
+async def test_text_beside_the_segments_is_no_part_of_the_transcript(stream: str) -> None:
+    async with whisper() as here:
+        here.coordinator.script(Admit(), SEGMENTS[0], TextOutput("(coughs)"), SEGMENTS[1], Finish())
+        reply = await post(here, stream=stream)
+    assert orjson.loads(reply.text.strip().splitlines()[-1].removeprefix("data: "))["text"] == TEXT
 
 
 @pytest.mark.parametrize("stream", ["true", "false"])

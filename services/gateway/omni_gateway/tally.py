@@ -1,4 +1,4 @@
-"""What an answer has brought so far, for its transcript, its log line and its metrics."""
+"""What an answer has brought so far, for its text, its log line and its metrics."""
 
 from __future__ import annotations
 
@@ -53,12 +53,12 @@ class Tally:
                     self.request_id = request_id
                 case TextOutput(piece):
                     text.append(piece)
+                    self.pieces.append(piece)
                 case AudioOutput(pcm, rate):
                     audio.append(event)
                     self.audio_seconds += len(pcm) / 2 / rate
-                case Segment(text=piece):
+                case Segment():
                     segments.append(event)
-                    self.pieces.append(piece)
                 case Finished():
                     self.finished = event
         now = self.clock() - self.began
@@ -66,7 +66,6 @@ class Tally:
             self.first_output = now
         if audio and self.first_audio is None:
             self.first_audio = now
-        self.pieces += text
         return Batch(tuple(text), tuple(audio), tuple(segments))
 
     def record(self, pipeline: str) -> None:

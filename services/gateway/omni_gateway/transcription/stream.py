@@ -16,19 +16,22 @@ class TranscriptStream(EventStream):
     def __init__(self, tally: Tally, *, timings: bool) -> None:
         super().__init__(tally)
         self._deltas = Deltas()
+        self._texts: list[str] = []
         self._timings = timings
 
     async def head(self) -> bytes:
         return b""
 
     async def render(self, batch: Batch) -> bytes:
-        deltas = map(self._deltas.cut, (s.text for s in batch.segments))
+        texts = [s.text for s in batch.segments]
+        self._texts += texts
+        deltas = map(self._deltas.cut, texts)
         return b"".join(sse({"type": "transcript.text.delta", "delta": d}) for d in deltas if d)
 
     async def tail(self, finished: Finished) -> bytes:
         done: Json = {
             "type": "transcript.text.done",
-            "text": self.tally.text.strip(),
+            "text": "".join(self._texts).strip(),
             "usage": _usage(finished.usage),
         }
         if self._timings:
