@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from omni_common.pipeline import PipelineConfig, StageConfig, load_pipeline
-from omni_common.request import Modality
+from omni_common.request import Modality, Task
 
 TEXT, AUDIO = Modality.TEXT, Modality.AUDIO
 
@@ -107,6 +107,21 @@ def test_a_pipeline_with_wrong_fields_is_refused(fields: dict[str, Any]) -> None
 def test_a_stage_with_wrong_fields_is_refused(fields: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="StageConfig"):
         StageConfig(**({"name": "a", "terminal": TEXT} | fields))
+
+
+@pytest.mark.parametrize(
+    ("task", "fields", "why"),
+    [
+        (Task.SPEECH, {"output_modalities": {TEXT}}, "cannot do speech without producing audio"),
+        (Task.TRANSCRIPTION, {"input_modalities": {TEXT}}, "cannot do transcription without taking audio"),
+        (Task.TRANSLATION, {"input_modalities": {TEXT}}, "cannot do translation without taking audio"),
+    ],
+)
+def test_a_task_that_its_modalities_do_not_allow_is_refused(task: Task, fields: dict[str, Any], why: str) -> None:
+    with pytest.raises(ValueError, match=why):
+        _pipeline(*DIAMOND, tasks={task}, **fields)
+    allowed = _pipeline(*DIAMOND, tasks={task}, input_modalities={TEXT, AUDIO}, output_modalities={TEXT, AUDIO})
+    assert allowed.tasks == {task}
 
 
 def test_a_file_that_is_no_pipeline_is_refused(tmp_path: Path) -> None:

@@ -47,6 +47,14 @@ class StageConfig(BaseModel):
     credits: PositiveInt = Field(default=64, description="Chunks of one request that may be under way to it per edge.")
 
 
+# What a request for a task brings at least, and what it wants; of a chat, that depends on the caller.
+_NEEDED: Mapping[Task, tuple[Modality, Modality]] = {
+    Task.SPEECH: (Modality.TEXT, Modality.AUDIO),
+    Task.TRANSCRIPTION: (Modality.AUDIO, Modality.TEXT),
+    Task.TRANSLATION: (Modality.AUDIO, Modality.TEXT),
+}
+
+
 class PipelineConfig(BaseModel):
     """A model's declared graph of stages."""
 
@@ -105,6 +113,14 @@ class PipelineConfig(BaseModel):
         )
         reached = self._reachable()
         _require(set(names) <= reached, f"no path leads to {sorted(set(names) - reached)} from '{self.entry}'")
+        return self
+
+    @model_validator(mode="after")
+    def _tasks_are_possible(self) -> Self:
+        for task in sorted(self.tasks & _NEEDED.keys()):
+            takes, makes = _NEEDED[task]
+            _require(takes in self.input_modalities, f"'{self.name}' cannot do {task} without taking {takes}")
+            _require(makes in self.output_modalities, f"'{self.name}' cannot do {task} without producing {makes}")
         return self
 
     def _reachable(self) -> set[str]:
