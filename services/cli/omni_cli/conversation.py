@@ -58,6 +58,8 @@ async def open_client(url: str) -> AsyncIterator[openai.AsyncOpenAI]:
     ) as client:
         try:
             yield client
+        except openai.APITimeoutError:  # a kind of the next, but somebody is there
+            raise CommandError("The mesh did not answer in time.") from None
         except openai.APIConnectionError:
             raise CommandError(f"No mesh answers at {url}. Start one with `omni up`.") from None
         except openai.APIResponseValidationError as error:

@@ -5,10 +5,14 @@ from __future__ import annotations
 import wave
 from pathlib import Path
 
+import httpx2
+import openai
 import pytest
 
-from omni_cli.conversation import Question, message, write_wav
+from omni_cli.conversation import Question, message, open_client, write_wav
 from omni_cli.errors import CommandError
+
+REQUEST = httpx2.Request("POST", "http://mesh/v1")
 
 
 def test_media_come_first_as_data_and_the_text_last(tmp_path: Path) -> None:
@@ -37,6 +41,22 @@ def test_media_come_first_as_data_and_the_text_last(tmp_path: Path) -> None:
 def test_what_cannot_be_sent_is_said_in_a_sentence(question: Question, sentence: str) -> None:
     with pytest.raises(CommandError, match=sentence):
         message(question)
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    ("failure", "sentence"),
+    [
+        (openai.APITimeoutError(REQUEST), r"^The mesh did not answer in time\.$"),
+        (openai.APIConnectionError(request=REQUEST), r"^No mesh answers at http://mesh/v1\. "),
+        (openai.APIError("Stage 'voice' failed.", REQUEST, body=None), r"^The mesh refused: Stage 'voice' failed\.$"),
+        (httpx2.ReadError("reset"), r"^The mesh broke off in the middle of its answer\.$"),
+    ],
+)
+async def test_what_goes_wrong_on_the_way_is_said_in_a_sentence(failure: Exception, sentence: str) -> None:
+    with pytest.raises(CommandError, match=sentence):
+        async with open_client("http://mesh/v1"):
+            raise failure
 
 
 def test_speech_is_written_as_24_khz_mono_wav(tmp_path: Path) -> None:
