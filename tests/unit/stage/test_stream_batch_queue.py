@@ -109,7 +109,7 @@ def test_a_request_that_does_not_fit_by_spread_leads_as_soon_as_it_has_had_the_l
 def test_a_flood_of_newcomers_holds_nobody_back() -> None:
     """One is always there that has had less than `a`."""
     queue = queue_of(StreamBatchLimits(1), {A: (1,) * 4})
-    led = []
+    led: list[RequestKey] = []
     for number in range(3 * FAIR_EVERY):
         newcomer = RequestKey(f"n{number}")
         if not queue.waiting:

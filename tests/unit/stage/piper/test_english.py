@@ -21,6 +21,8 @@ SAID = {
     "in the U.S. The end": "in the U.S. The end",
     "a Ph.D. in physics": "a PHD in physics",
     "cats vs. dogs": "cats versus dogs",
+    "Elm Dr. is near Ft. Worth": "Elm Drive is near Fort Worth",
+    "Vol. II and Ch. IV": "Volume 2 and Chapter 4",
     "No. 7, Vol. 3, pp. 12": "Number 7, Volume 3, pages 12",
     "He said no. 5 people left.": "He said no. 5 people left.",
     "#1": "number 1",
@@ -32,11 +34,15 @@ SAID = {
     "$1.5 million": "1.5 million dollars",
     "$3.5B": "3.5 billion dollars",
     "US$20": "20 U.S dollars",
+    "$0, $1, and $.50": "0 dollars, 1 dollar, and 50 cents",
+    "$5-10, £2.50-£3, $1-2 million": "5 to 10 dollars, 2.50 to 3 pounds, 1 to 2 million dollars",
+    "£5m and $10k": "5 million pounds and 10 thousand dollars",
     "£20 and €3.50": "20 pounds and 3 euros and 50 cents",
     # dates and years
     "12/03/2024": "December 3rd, 20 24",
     "2024-03-12": "March 12th, 20 24",
     "13/13/2024": "13/13/2024",
+    "25/12/2024": "December 25th, 20 24",
     "March 12, 2024": "March 12th, 20 24",
     "12 March 1905": "12th of March 19 oh 5",
     "Jan. 5": "January 5th",
@@ -50,6 +56,8 @@ SAID = {
     "10:05 a.m. tomorrow": "10 oh 5 AM tomorrow",
     "at 5 p.m. We left": "at 5 PM. We left",
     "8:00 and 15:00 and 10:30": "8 o'clock and 15 hundred hours and 10 30",
+    "9am-5pm, 6:00-7:30": "9 AM to 5 PM, 6 o'clock to 7 30",
+    "By 5 pm I was home; at 5 p.m. I left.": "By 5 PM I was home; at 5 PM. I left.",
     # units
     "10 km, 1 km, 5kg": "10 kilometers, 1 kilometer, 5 kilograms",
     "-5 °C and 20°F": "-5 degrees Celsius and 20 degrees Fahrenheit",
@@ -60,6 +68,9 @@ SAID = {
     # numbers
     "1/2 cup, 2 ½ cups, 7/9": "one half cup, 2 and a half cups, 7/9",
     "5-10 people": "5 to 10 people",
+    "1, 2, g and 3, -4 and 5. -6": "1, 2, g and 3, -4 and 5. -6",
+    "3 - 2 = 1, 7 - 9 days": "3 minus 2 = 1, 7 to 9 days",
+    "3 < 5 and b > a": "3 is less than 5 and b is greater than a",
     "3-4=-1": "3 minus 4= minus 1",
     "2*3, 3x4, .5": "2 times 3, 3 by 4, point 5",
     "24/7": "24 7",
@@ -71,7 +82,8 @@ SAID = {
     # addresses stay what they are
     "see https://foo.co.uk/a": "see foo.co.uk/a",
     "a@foo.co.uk": "a@foo.co.uk",
-    "version 1.2.3 and 3.14": "version 1.2.3 and 3.14",
+    "version 1.20.3 and 3.14": "version 1 point 20 point 3 and 3.14",
+    "192.168.0.1.": "192 point 168 point 0 point 1.",
 }
 
 

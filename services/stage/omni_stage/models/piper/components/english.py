@@ -55,8 +55,8 @@ def _any(words: Mapping[str, object]) -> str:
 
 
 def _stop(found: re.Match[str]) -> str:
-    """The full stop of an abbreviation, where it ends the sentence too."""
-    return "." if _ENDS_HERE.match(found.string, found.end()) else ""
+    """The full stop of an abbreviation, where there is one and it ends the sentence too."""
+    return "." if found[0].endswith(".") and _ENDS_HERE.match(found.string, found.end()) else ""
 
 
 def _cased(found: re.Match[str], word: str) -> str:
@@ -87,9 +87,11 @@ def _date(year: str | None, month: str, day: str) -> str:
 
 def _numeric_date(found: re.Match[str]) -> str:
     month, day = int(found["month"]), int(found["day"])
+    if month > 12:
+        month, day = day, month  # it can be meant in one way only
     if not (1 <= month <= 12 and 1 <= day <= 31):
         return found[0]
-    return _date(found["year"], list(MONTHS.values())[month - 1], found["day"])
+    return _date(found["year"], list(MONTHS.values())[month - 1], str(day))
 
 
 def _day_of_month(found: re.Match[str]) -> str:
@@ -107,11 +109,13 @@ def _time(found: re.Match[str]) -> str:
 
 def _money(found: re.Match[str]) -> str:
     one, many, small_one, small_many = CURRENCIES[found["sign"]]
-    whole, part, scale = found["whole"], found["part"], found["scale"]
+    whole, part, scale = found["whole"] or "0", found["part"], found["scale"]
     if found["us"]:
         one, many = f"U.S {one}", f"U.S {many}"
-    if scale or (part and len(part) != 2):
+    if scale or found["to"] or (part and len(part) != 2):
         amount = f"{whole}.{part}" if part else whole
+        if found["to"]:
+            amount += f" to {found['to']}"
         return f"{amount} {SCALES.get(scale, scale)} {many}" if scale else f"{amount} {many}"
     said = [f"{whole} {one if whole == '1' else many}"] if int(whole.replace(",", "")) or not int(part or 0) else []
     if int(part or 0):
@@ -173,19 +177,21 @@ def _letters(found: re.Match[str]) -> str:
 
 
 _DAY, _YEAR = r"(?P<day>\d{1,2})", r"(?P<year>1[1-9]\d\d|20\d\d)"
-_NUMBER = r"(?P<number>\d[\d,]*(?:\.\d+)?)"
+_WHOLE = r"\d+(?:,\d+)*"
+_NUMBER = rf"(?P<number>{_WHOLE}(?:\.\d+)?)"
 
 _BEFORE_DATES: tuple[Rule, ...] = (
     _rule(r"\bhttps?://", ""),
     _rule(rf"(?:(?<=\d)\s?)?(?P<vulgar>[{''.join(VULGAR)}])", _vulgar),
     _rule(r"\be\.\s?g\.,?", "for example,", re.IGNORECASE),
     _rule(r"\bi\.\s?e\.,?", "that is,", re.IGNORECASE),
+    _rule(r"(?P<name>\b[A-Z][a-z]+) Dr\.(?=\s+[a-z]|,|$)", lambda found: f"{found['name']} Drive{_stop(found)}"),
     _rule(rf"\b(?P<title>{_any(TITLES)})\.(?=\s)", lambda found: TITLES[found["title"]]),
     _rule(r"\bPh\.?\s?D\b\.?", lambda found: f"PHD{_stop(found)}"),
     _rule(r"(?P<name>\b[A-Z][a-z]+|\d(?:st|nd|rd|th)) St\.?(?=\W|$)(?!\s+[A-Z][a-z]+'s)",
           lambda found: f"{found['name']} Street{_stop(found)}"),
     _rule(r"\bSt\.(?=\s+[A-Z])", "Saint"),
-    _rule(rf"\b(?P<counter>{_any(COUNTERS)})\.\s*(?=\d)",
+    _rule(rf"\b(?P<counter>{_any(COUNTERS)})\.\s*(?=\d|[IVX]+\b)",
           lambda found: f"{_cased(found, COUNTERS[found['counter'].lower()])} ", re.IGNORECASE),
     _rule(r"\bNo\.\s*(?=\d)", "Number "),  # "no." may be a whole answer
     _rule(r"\bNos\.\s*(?=\d)", "Numbers "),
@@ -226,8 +232,9 @@ _FROM_DATES_ON: tuple[Rule, ...] = (
     _rule(r"(?P<hour>\b\d{1,2})\s?(?P<half>[aApP])(?:\.\s?[mM]\.|[mM]\b\.?)",
           lambda found: f"{found['hour']} {found['half'].upper()}M{_stop(found)}"),
     _rule(r"(?:\+?1[-. ])?(?:\(\d{3}\) ?|\b\d{3}[-.])\d{3}[-.]\d{4}\b|\b\d{3}-\d{4}\b", _digits),
-    _rule(rf"(?P<us>\bUS)?(?P<sign>[{''.join(CURRENCIES)}])\s?(?P<whole>\d[\d,]*)(?:\.(?P<part>\d+))?"
-          r"(?:\s?(?P<scale>hundred|thousand|million|billion|trillion|K|M|B|bn|T)\b)?", _money),
+    _rule(rf"(?P<us>\bUS)?(?P<sign>[{''.join(CURRENCIES)}])\s?(?:(?P<whole>{_WHOLE})|(?=\.\d))(?:\.(?P<part>\d+))?"
+          rf"(?:\s?[-–]\s?(?P=sign)?(?P<to>{_WHOLE}(?:\.\d+)?))?"
+          rf"(?:\s?(?P<scale>hundred|thousand|million|billion|trillion|{_any(SCALES)})\b)?", _money),
     _rule(r"\b(?P<feet>\d)'\s?(?P<inches>\d{1,2})\"", r"\g<feet> foot \g<inches>"),
     _rule(rf"(?<![\w.,]){_NUMBER}[ -]?(?P<unit>(?i:{_any(UNITS)}|° [CF])|{_any(LETTER_UNITS)})\b(?P<stop>\.?)"
           r"(?!\w)(?!')", _unit),
@@ -241,8 +248,12 @@ _FROM_DATES_ON: tuple[Rule, ...] = (
     _rule(r"\b24/7\b", "24 7"),
     _rule(r"(?<=\d)\s?[x×]\s?(?=\d)", " by "),
     _rule(r"(?<=\d)\s?\*\s?(?=\d)", " times "),
-    _rule(r"(?<![\d.,-])(?P<low>\d[\d,.]*)\s?[-–]\s?(?P<high>\d[\d,]*(?:\.\d+)?)(?![\d-]|\s?=)",
+    _rule(rf"(?<![\d.,-])(?P<low>{_WHOLE}(?:\.\d+)?)\s?[-–]\s?(?P<high>{_WHOLE}(?:\.\d+)?)(?![\d-]|\s?=)",
           r"\g<low> to \g<high>"),
+    _rule(r"(?P<from>[AP]M|o'clock)\s?[-–]\s?(?=\d)", r"\g<from> to "),
+    _rule(r"(?<=[\w)])\s<\s(?=[\w(])", " is less than "),
+    _rule(r"(?<=[\w)])\s>\s(?=[\w(])", " is greater than "),
+    _rule(r"\b\d+(?:\.\d+){2,}\b", lambda found: found[0].replace(".", " point ")),
     _rule(r"(?<![\w.])\.(?=\d)", "point "),
 )  # fmt: skip
 

@@ -21,7 +21,7 @@ MONTH = r"(?P<month>January|February|March|April|May|June|July|August|September|
 TITLES: Mapping[str, str] = {
     "Dr": "Doctor", "Mr": "Mr", "Mrs": "Mrs", "Ms": "Ms", "Prof": "Professor", "Rev": "Reverend",
     "Sgt": "Sergeant", "Lt": "Lieutenant", "Col": "Colonel", "Capt": "Captain", "Gen": "General", "Sen": "Senator",
-    "Gov": "Governor", "Rep": "Representative", "Hon": "Honorable", "Mt": "Mount",
+    "Gov": "Governor", "Rep": "Representative", "Hon": "Honorable", "Mt": "Mount", "Ft": "Fort",
 }  # fmt: skip
 # Before a number.
 COUNTERS: Mapping[str, str] = {
@@ -60,7 +60,9 @@ CURRENCIES: Mapping[str, tuple[str, str, str, str]] = {
     "£": ("pound", "pounds", "penny", "pence"), "¥": ("yen", "yen", "sen", "sen"),
     "₹": ("rupee", "rupees", "paisa", "paise"),
 }  # fmt: skip
-SCALES: Mapping[str, str] = {"K": "thousand", "M": "million", "B": "billion", "bn": "billion", "T": "trillion"}
+SCALES: Mapping[str, str] = {
+    "K": "thousand", "k": "thousand", "M": "million", "m": "million", "B": "billion", "bn": "billion", "T": "trillion",
+}  # fmt: skip
 FRACTIONS: Mapping[tuple[str, str], str] = {
     ("1", "2"): "one half", ("1", "3"): "one third", ("2", "3"): "two thirds", ("1", "4"): "one quarter",
     ("3", "4"): "three quarters", ("1", "5"): "one fifth", ("1", "8"): "one eighth", ("1", "10"): "one tenth",

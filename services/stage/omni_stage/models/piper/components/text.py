@@ -38,7 +38,7 @@ _MUTE = frozenset(("So", "Sk", "Cc", "Cf", "Cs", "Co", "Cn"))
 _LINE_SIGN = re.compile(r"^[ ]*(#+|[-•·*])[ ]+", re.MULTILINE)
 _EMPHASIS = re.compile(r"(?<!\d)(?<!\d )\*+|\*+(?! ?\d)")  # the asterisk of 2 * 3 is said
 _BREAK_IN_SENTENCE = re.compile(r"[ ]*\n[ ]*(?=[a-zà-öø-ÿ])")
-_DASH = re.compile(r"[ ]+-+[ ]+|[ ]*--+[ ]*|(?<!\d)[ ]*–[ ]*|[ ]*–[ ]*(?!\d)")
+_DASH = re.compile(r"(?<!\d)[ ]+-[ ]+|[ ]+-[ ]+(?!\d)|[ ]*--+[ ]*|(?<!\d)[ ]*–[ ]*|[ ]*–[ ]*(?!\d)")
 _SPACES = re.compile(r"[^\S\n]+")
 
 
