@@ -385,6 +385,18 @@ async def test_who_reads_whole_files_gets_a_late_failure_by_its_status() -> None
     assert caught.value.code == "stage_failed"
 
 
+async def test_whole_files_of_all_callers_together_are_bounded() -> None:
+    async with mesh(PIPER, max_buffered_replies="40KiB") as here:
+        here.coordinator.script(*SPOKEN)  # a second: 48 KB as samples, 4 as MP3
+        with pytest.raises(openai.RateLimitError, match="holds as many bytes of replies as it may"):
+            await here.openai.audio.speech.create(model="piper", input="Hello.", voice="joe", response_format="wav")
+        for _ in range(12):  # each is given back
+            here.coordinator.script(*SPOKEN)
+            await here.openai.audio.speech.create(model="piper", input="Hello.", voice="joe", response_format="mp3")
+        here.coordinator.script(*SPOKEN)
+        assert len((await speak(here, response_format="wav")).content) > 48_000
+
+
 async def test_silence_is_filled_with_comments_among_events_and_with_nothing_in_raw_audio() -> None:
     async with mesh(PIPER, ping_interval="20ms") as here, anyio.create_task_group() as tasks:
         gate = anyio.Event()

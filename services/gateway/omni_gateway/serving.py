@@ -21,6 +21,7 @@ from omni_common.telemetry.tracing import span, trace_from_headers, trace_id_of
 from omni_gateway.call import Call
 from omni_gateway.client import Client
 from omni_gateway.http.body import BodyReader
+from omni_gateway.http.held import HeldBytes
 from omni_gateway.http.sending import Sender, while_connected
 from omni_gateway.settings import GatewaySettings
 from omni_gateway.tally import Tally
@@ -56,6 +57,7 @@ class Serving:
             max_total=settings.max_buffered_bodies,
             timeout=settings.body_timeout.total_seconds(),
         )
+        self.replies = HeldBytes(settings.max_buffered_replies, "replies")
         self._clock = clock
         self._live = 0
 

@@ -24,6 +24,11 @@ class GatewaySettings(ServiceSettings):
     max_buffered_bodies: ByteSize = Field(
         default=ByteSize(512 << 20), gt=0, description="Bytes of all bodies that are being read; above it, 429."
     )
+    max_buffered_replies: ByteSize = Field(
+        default=ByteSize(512 << 20),
+        gt=0,
+        description="Bytes of speech that is answered whole, of all callers; above it, 429.",
+    )
     max_live_requests: PositiveInt = Field(default=512, description="Generations under way at once; above it, 429.")
     output_credits: PositiveInt = Field(
         default=16, description="Outputs of one kind that may be under way to one caller: its buffer in this process."

@@ -22,7 +22,7 @@ PIECE = 3840  # 80 ms, as a vocoder makes them
 CODED = ("mp3", "opus", "aac", "flac")
 
 
-def decoded(data: bytes) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+def decoded(data: bytes | bytearray) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
     """The samples of a file, at its own rate."""
     with av.open(io.BytesIO(data)) as file:
         frames = [frame.to_ndarray().astype(np.float64).ravel() for frame in file.decode(audio=0)]
@@ -87,7 +87,7 @@ async def test_pieces_can_be_joined_as_base64_and_nothing_is_lost(sizes: list[in
 
 @pytest.mark.anyio
 async def test_a_file_has_the_speech_of_all_pieces() -> None:
-    file = SpeechFile("wav", anyio.CapacityLimiter(1))
+    file = SpeechFile("wav", anyio.CapacityLimiter(1), hold=lambda count: None)
     for start in range(0, len(TONE), PIECE):
         await file.add([AudioOutput(TONE[start : start + PIECE], 24_000)])
     assert await file.finish() == encode_whole("wav", TONE)
@@ -95,7 +95,7 @@ async def test_a_file_has_the_speech_of_all_pieces() -> None:
 
 @pytest.mark.anyio
 async def test_a_whole_flac_tells_its_length() -> None:
-    file = SpeechFile("flac", anyio.CapacityLimiter(1))
+    file = SpeechFile("flac", anyio.CapacityLimiter(1), hold=lambda count: None)
     for start in range(0, len(TONE), PIECE):
         await file.add([AudioOutput(TONE[start : start + PIECE], 24_000)])
     data = await file.finish()
@@ -108,7 +108,7 @@ async def test_a_whole_flac_tells_its_length() -> None:
 @pytest.mark.parametrize("form", ["pcm16", "wav", *CODED])
 async def test_a_stream_and_a_file_are_the_same_speech_at_any_rate_and_speed(form: str) -> None:
     stream = SpeechStream(form, anyio.CapacityLimiter(1), speed=1.5)
-    file = SpeechFile(form, anyio.CapacityLimiter(1), speed=1.5)
+    file = SpeechFile(form, anyio.CapacityLimiter(1), hold=lambda count: None, speed=1.5)
     pieces = [AudioOutput(TONE[start : start + 5_002], 22_050) for start in range(0, len(TONE), 5_002)]
     streamed = b"".join([await stream.encode([piece]) for piece in pieces]) + await stream.finish()
     await file.add(pieces)

@@ -73,19 +73,27 @@ class SpeechStream:
 
 
 class SpeechFile:
-    """A whole file, encoded as its pieces come."""
+    """A whole file, encoded as its pieces come. `hold` is told of its bytes before they are kept."""
 
-    def __init__(self, form: str, threads: CapacityLimiter, *, speed: float = 1) -> None:
+    def __init__(self, form: str, threads: CapacityLimiter, *, hold: Callable[[int], None], speed: float = 1) -> None:
         # The heads of WAV and FLAC files tell their length, so they are written last.
         self._wav, self._flac = form == "wav", form == "flac"
         self._stream = SpeechStream("pcm16" if self._wav else form, threads, speed=speed)
-        self._made = bytearray()
+        self._hold = hold
+        self._made = bytearray(len(wav_header(None)) if self._wav else 0)
 
     async def add(self, pieces: Sequence[AudioOutput]) -> None:
-        self._made += await self._stream.encode(pieces)
+        self._keep(await self._stream.encode(pieces))
 
-    async def finish(self) -> bytes:
-        self._made += await self._stream.finish()
+    async def finish(self) -> bytearray:
+        self._keep(await self._stream.finish())
         if self._flac:
             set_flac_length(self._made, self._stream.samples)
-        return (wav_header(len(self._made)) if self._wav else b"") + self._made
+        if self._wav:
+            head = len(wav_header(None))
+            self._made[:head] = wav_header(len(self._made) - head)
+        return self._made
+
+    def _keep(self, data: bytes) -> None:
+        self._hold(len(data))
+        self._made += data

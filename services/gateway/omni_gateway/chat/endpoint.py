@@ -67,19 +67,21 @@ class ChatEndpoint:
         )
 
     async def _whole(self, job: _Job, visit: Visit, call: Call) -> None:
-        file = SpeechFile(job.chat.audio.format, self._serving.encoders) if job.chat.audio else None
-        body = await answer_whole(
-            call,
-            visit.tally,
-            job.completion,
-            file=file,
-            audio_id=job.audio_id,
-            expires_at=job.expires_at,
-            timings=visit.wants_timings,
-        )
-        if file is not None:
-            self._transcripts.put(job.audio_id, visit.tally.text)
-        await visit.sender.whole("application/json", orjson.dumps(body))
+        with self._serving.replies.account() as account:
+            audio, encoders = job.chat.audio, self._serving.encoders
+            file = SpeechFile(audio.format, encoders, hold=account.grow) if audio else None
+            body = await answer_whole(
+                call,
+                visit.tally,
+                job.completion,
+                file=file,
+                audio_id=job.audio_id,
+                expires_at=job.expires_at,
+                timings=visit.wants_timings,
+            )
+            if file is not None:
+                self._transcripts.put(job.audio_id, visit.tally.text)
+            await visit.sender.whole("application/json", orjson.dumps(body))
 
     async def _stream(self, job: _Job, visit: Visit, call: Call) -> None:
         spoken = None

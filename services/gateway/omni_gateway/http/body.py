@@ -9,7 +9,8 @@ import anyio
 from starlette.datastructures import Headers
 from starlette.types import Receive, Scope
 
-from omni_common.errors import Cancelled, InvalidRequest, OmniError, Overloaded, Reason
+from omni_common.errors import Cancelled, InvalidRequest, OmniError, Reason
+from omni_gateway.http.held import Account, HeldBytes
 from omni_gateway.replies import HttpError
 
 
@@ -18,13 +19,12 @@ class BodyReader:
 
     def __init__(self, *, max_body: int, max_total: int, timeout: float) -> None:
         self._max_body = max_body
-        self._max_total = max_total
+        self._total = HeldBytes(max_total, "requests")
         self._timeout = timeout
-        self._held = 0
 
     @property
     def held(self) -> int:
-        return self._held
+        return self._total.held
 
     @asynccontextmanager
     async def read(self, scope: Scope, receive: Receive) -> AsyncIterator[bytes]:
@@ -48,20 +48,18 @@ class BodyReader:
         _check_type(headers, kind, what)
         self._check_size(_announced(headers))
         body = bytearray()
-        try:
-            await self._fill_in_time(body, receive)
+        with self._total.account() as account:
+            await self._fill_in_time(body, account, receive)
             yield body
-        finally:
-            self._held -= len(body)
 
-    async def _fill_in_time(self, body: bytearray, receive: Receive) -> None:
+    async def _fill_in_time(self, body: bytearray, account: Account, receive: Receive) -> None:
         try:
             with anyio.fail_after(self._timeout):
-                await self._fill(body, receive)
+                await self._fill(body, account, receive)
         except TimeoutError:
             raise HttpError(408, InvalidRequest("The body did not arrive in time.", code="timeout")) from None
 
-    async def _fill(self, body: bytearray, receive: Receive) -> None:
+    async def _fill(self, body: bytearray, account: Account, receive: Receive) -> None:
         more = True
         while more:
             message = await receive()
@@ -69,10 +67,8 @@ class BodyReader:
                 raise Cancelled
             piece: bytes = message.get("body", b"")
             self._check_size(len(body) + len(piece))
-            if self._held + len(piece) > self._max_total:
-                raise Overloaded("The server holds as many bytes of requests as it may.")
+            account.grow(len(piece))
             body += piece
-            self._held += len(piece)
             more = message.get("more_body", False)
 
     def _check_size(self, size: int) -> None:

@@ -36,7 +36,7 @@ class Sender:
         raw = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
         await self._send({"type": "http.response.start", "status": status, "headers": raw})
 
-    async def write(self, data: bytes) -> None:
+    async def write(self, data: bytes | bytearray) -> None:
         for start in range(0, len(data), _PIECE):
             await self._write(data[start : start + _PIECE], more=True)
 
@@ -48,13 +48,13 @@ class Sender:
         if self._reset is not None:
             self._reset()
 
-    async def whole(self, content_type: str, data: bytes) -> None:
+    async def whole(self, content_type: str, data: bytes | bytearray) -> None:
         """A complete reply."""
         await self.start(200, {"content-type": content_type, "content-length": str(len(data))})
         await self.write(data)
         await self.end()
 
-    async def _write(self, data: bytes, *, more: bool) -> None:
+    async def _write(self, data: bytes | bytearray, *, more: bool) -> None:
         with anyio.move_on_after(self._stall) as scope:
             await self._send({"type": "http.response.body", "body": data, "more_body": more})
         if scope.cancelled_caught:

@@ -53,9 +53,10 @@ class SpeechEndpoint:
         return _Job(speech, build_request(speech, pipeline))
 
     async def _whole(self, job: _Job, visit: Visit, call: Call) -> None:
-        file = SpeechFile(job.codec, self._serving.encoders, speed=job.speech.speed)
-        data = await read_file(call, visit.tally, file)
-        await visit.sender.whole(CONTENT_TYPES[job.speech.response_format], data)
+        with self._serving.replies.account() as account:
+            file = SpeechFile(job.codec, self._serving.encoders, hold=account.grow, speed=job.speech.speed)
+            data = await read_file(call, visit.tally, file)
+            await visit.sender.whole(CONTENT_TYPES[job.speech.response_format], data)
 
     async def _stream(self, job: _Job, visit: Visit, call: Call) -> None:
         stream = SpeechStream(job.codec, self._serving.encoders, speed=job.speech.speed)

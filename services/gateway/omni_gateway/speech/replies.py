@@ -34,7 +34,7 @@ CONTENT_TYPES: Mapping[Format, str] = MappingProxyType(
 )
 
 
-async def read_file(call: Call, tally: Tally, file: SpeechFile) -> bytes:
+async def read_file(call: Call, tally: Tally, file: SpeechFile) -> bytearray:
     """The whole file, with its length in its head. Raises the failure that ended the answer."""
     while tally.finished is None:
         await file.add(tally.see(await call.read()).audio)
