@@ -14,6 +14,7 @@ import httpx2
 import openai
 
 from omni_cli.launcher.mesh import Mesh
+from omni_common.arena.writer import GRACE
 
 _LIVE = re.compile(
     r"^(omni_(?:stage_)?live_requests|omni_arena_in_use_bytes|omni_http_in_flight)(?:{.*})? (\S+)$", re.M
@@ -61,9 +62,9 @@ class Running:
         raise AssertionError(f"after {within:g} s: { {k: v for k, v in last.items() if v} }")
 
     async def until_idle(self) -> None:
-        """Nothing of any request is left, in any process."""
+        """Nothing of any request is left, in any process; leases of what never left or reached a dead process lapse."""
         processes = len(self.mesh.plan.processes)
-        await self.until(lambda gauges: len(gauges) >= processes and not any(gauges.values()), within=5)
+        await self.until(lambda gauges: len(gauges) >= processes and not any(gauges.values()), within=5 + GRACE)
 
     async def until_live(self, process: str, requests: int) -> None:
         await self.until(lambda gauges: gauges.get(f"{process} omni_stage_live_requests") == requests, within=10)

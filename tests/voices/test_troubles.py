@@ -8,10 +8,11 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import anyio
+import numpy as np
 import openai
 import pytest
 from tests.running import Running
-from tests.voices.audio import MODEL, Speech
+from tests.voices.audio import MODEL, RATE, Speech, encoded
 from tests.voices.sentences import SENTENCES
 
 from omni_common.clock import monotonic
@@ -59,4 +60,29 @@ async def test_a_killed_synthesiser_fails_its_requests_and_no_other(running: Run
     assert len(ended) == 2
     assert "kitchen" in heard[0]
     assert (await Speech.of(running.client, SENTENCES[0], "wav")).seconds > 1
+    await running.until_idle()
+
+
+async def test_a_killed_recogniser_fails_its_requests_and_no_other(running: Running, question: Path) -> None:
+    await running.until_idle()
+    spoken = Speech("wav", "", (await anyio.Path(question).read_bytes(),)).samples
+    long = np.tile(np.concatenate([spoken, np.zeros(RATE, np.int16)]), 40)
+    data = encoded(long, "mp3", "libmp3lame")
+    failed: list[openai.APIStatusError] = []
+
+    async def listen() -> None:
+        with pytest.raises(openai.InternalServerError) as raised:
+            await running.client.audio.transcriptions.create(model="whisper", file=("long.mp3", data))
+        failed.append(raised.value)
+
+    with anyio.fail_after(40):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(listen)
+            await running.until_live("whisper-transcribe-0", 1)
+            tasks.start_soon(running.mesh.until_ready_again)
+            os.kill(running.mesh.supervisor.running()["whisper-transcribe-0"], signal.SIGKILL)
+            assert (await Speech.of(running.client, SENTENCES[0], "wav")).seconds > 1
+    assert (failed[0].status_code, failed[0].code) == (503, "stage_unavailable")
+    heard = await running.client.audio.transcriptions.create(model="whisper", file=question)
+    assert "kitchen" in heard.text
     await running.until_idle()

@@ -16,7 +16,7 @@ from tests.unit.stage.whisper.recordings import GREEDY, RATE, SAID, arriving, pc
 
 from omni_common.errors import InvalidRequest
 from omni_common.request import FinishReason, Media, Message, Modality, Role, Segment, Text
-from omni_stage.models.whisper.payload_types import Window
+from omni_stage.models.whisper.payload_types import Passages, Window
 from omni_stage.models.whisper.stages import FAMILY
 from omni_stage.scheduler.contract import Chunk, Dropped, NewRequest
 from omni_stage.testing.answers import Answers
@@ -115,13 +115,13 @@ def test_an_abort_leaves_nothing_in_a_stage(weights: Path, name: str) -> None:
     asked = arriving(file)
     scheduler.start(answers)
     try:
-        if name == "preprocess":
-            scheduler.submit(asked)
-            answers.wait_for(bool)  # in the midst of it
-        else:
-            scheduler.submit(NewRequest(asked.key, asked.params, None))
-            for window in _windows(weights, file) if name == "transcribe" else ():
+        scheduler.submit(asked if name == "preprocess" else NewRequest(asked.key, asked.params, None))
+        if name == "transcribe":
+            for window in _windows(weights, file):
                 scheduler.submit(Chunk(asked.key, "preprocess", window))
+        elif name == "decode":
+            scheduler.submit(Chunk(asked.key, "transcribe", Passages(())))
+        answers.wait_for(bool)  # in the midst of it
         scheduler.abort(asked.key)
 
         assert answers.end_of(asked.key) == Dropped(asked.key)

@@ -1,4 +1,4 @@
-"""Piper's graph of stages. Needs no tensor library: the coordinator, the launcher and the chart read it too.
+"""Piper's graph of stages. Needs no tensor library: the launcher reads it too.
 
 VITS goes from phonemes to samples in one model, so there is no vocoder stage: the synthesiser is the terminal one.
 The first sentence is synthesised while the later ones wait, and is heard while they are made.

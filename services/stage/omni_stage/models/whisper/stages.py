@@ -14,9 +14,15 @@ from omni_stage.scheduler.producing import ProducingScheduler
 from omni_stage.scheduler.stream_batch import Item, StreamBatchScheduler
 from omni_stage.scheduler.streaming import StreamScheduler
 
-# On a CPU (tiny.en, one thread) four windows at once take 9 % less time than one by one, and eight 18 %; but the first
-# text of a batch is there when all of it is. For a GPU it is faster-whisper's usual size; not measured here.
-_MAX_BATCH = {"cpu": 4, "cuda": 16}
+# Who leaves, and the first text of a batch, wait for the whole batch. On a CPU (tiny.en, int8, one thread) that buys
+# little: CPU seconds for eight windows full of speech, and the longest step by the clock, twice, beside other work:
+#
+#   windows in a batch        1            2            4            8
+#   CPU seconds           19.2, 20.9   18.4, 18.7   20.3, 18.4   19.0, 17.8
+#   longest step           3.5, 3.8     6.8, 6.3   16.1, 10.1   19.2, 17.9
+#
+# For a GPU it is faster-whisper's usual size; not measured here.
+_MAX_BATCH = {"cpu": 2, "cuda": 16}
 
 
 def preprocess(context: StageContext) -> StageProgram:
@@ -62,7 +68,8 @@ def transcribe(context: StageContext) -> StageProgram:
         max_running=stage.max_running,
         max_waiting=stage.max_waiting,
         limits=StreamBatchLimits(max_batch=_MAX_BATCH[model.model.device]),
-        cost=lambda chunk: 1.0,  # whatever a window holds, it is padded to 30 seconds
+        # Whatever a window holds, it is padded to 30 seconds; for silence and ends the model has nothing to do.
+        cost=lambda chunk: float(isinstance(chunk, Window)),
     )
     return StageProgram(scheduler, warm_up=lambda: warm_recogniser(recogniser))
 
