@@ -6,6 +6,7 @@ import struct
 import tracemalloc
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,7 +24,8 @@ from tests.unit.stage.media_files import (
 )
 from tests.unit.stage.whisper.recordings import RATE, arriving, conversation, silence, spoken
 
-from omni_common.errors import InvalidRequest, OmniError, Reason
+from omni_common.errors import InvalidRequest, OmniError, Reason, Unsupported
+from omni_common.request import Sampling
 from omni_stage.media import MediaBudget
 from omni_stage.models.whisper.components.preprocess import Preprocessor
 from omni_stage.models.whisper.payload_types import End, Silence, Window
@@ -211,3 +213,20 @@ def test_a_language_that_the_model_lacks_is_refused(preprocessor: Preprocessor) 
         list(preprocessor.pieces(arriving(DESCRIBE, language="fr")))
 
     assert refused.value.param == "language"
+
+
+@pytest.mark.parametrize(
+    ("params", "param"),
+    [
+        ({"sampling": Sampling(seed=1)}, "seed"),
+        ({"stage_sampling": {"transcribe": Sampling(top_p=0.5)}}, "top_p"),
+        ({"stop": ("x",)}, "stop"),
+    ],
+)
+def test_a_setting_that_means_nothing_to_it_is_refused(
+    preprocessor: Preprocessor, params: dict[str, Any], param: str
+) -> None:
+    with pytest.raises(Unsupported, match="leave") as refused:
+        list(preprocessor.pieces(arriving(DESCRIBE, **params)))
+
+    assert refused.value.param == param

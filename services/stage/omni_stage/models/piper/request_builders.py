@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
-
 from omni_common.errors import InvalidRequest, Unsupported
 from omni_common.request import GenerationParams, GenerationRequest, Role, Sampling, Text
+from omni_stage.asked import require_known
 from omni_stage.models.piper.config import MAX_CHARACTERS
 
 
 def text_of(request: GenerationRequest) -> str:
     """What is to be said. Raises Unsupported for what no Piper voice can do, InvalidRequest for a text too long."""
-    _check_settings(request.params)
+    # Of the settings of sampling only the seed means something here.
+    require_known(request.params, {"seed"}, model="A Piper voice")
     said = []
     for message in request.messages:
         if message.role is Role.SYSTEM:
@@ -27,13 +27,3 @@ def text_of(request: GenerationRequest) -> str:
 def seed_of(params: GenerationParams) -> int:
     """The caller's seed, 0 where there is none: the same text then always sounds the same."""
     return params.stage_sampling.get("synthesise", Sampling()).over(params.sampling).seed or 0
-
-
-def _check_settings(params: GenerationParams) -> None:
-    """Of the settings of sampling only the seed means something here; the others may not be ignored in silence."""
-    for sampling in (params.sampling, *params.stage_sampling.values()):
-        for setting in fields(Sampling):
-            if setting.name != "seed" and getattr(sampling, setting.name) is not None:
-                raise Unsupported(f"A Piper voice has no {setting.name}: leave it out.", param=setting.name)
-    if params.stop:
-        raise Unsupported("A Piper voice knows no stop strings: leave them out.", param="stop")

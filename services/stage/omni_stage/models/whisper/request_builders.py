@@ -16,6 +16,7 @@ from omni_common.request import (
     Task,
     Text,
 )
+from omni_stage.asked import require_known
 from omni_stage.scheduler.contract import NewRequest
 
 # Of a prompt the model takes the last 223 tokens; no real ones are 40 characters each.
@@ -32,7 +33,9 @@ class Recording:
 
 
 def recording(request: GenerationRequest, languages: Collection[str]) -> Recording:
-    """Raises InvalidRequest unless there is exactly one recording, in a language that is known if it is told."""
+    """Raises InvalidRequest unless there is exactly one recording, in a language that is known if it is told, and
+    Unsupported for settings that mean nothing to Whisper."""
+    require_known(request.params, {"temperature"}, model="Whisper")
     if request.params.language and request.params.language not in languages:
         known = ", ".join(languages)
         raise InvalidRequest(
