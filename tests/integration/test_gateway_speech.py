@@ -224,13 +224,15 @@ async def test_a_streamed_wav_can_be_read_by_what_reads_lengths() -> None:
         assert file.getnframes() == len(pcm) // 2 == 24_000
 
 
+@pytest.mark.parametrize("stream_format", ["audio", "sse"])
 @pytest.mark.parametrize("client", ["python", "curl"])
-async def test_a_pipeline_that_says_nothing_answers_with_an_empty_file(client: str) -> None:
+async def test_a_pipeline_that_says_nothing_has_failed(client: str, stream_format: str) -> None:
     async with mesh(PIPER) as here:
         here.coordinator.script(Admit(), TextOutput("..."), Finish())
-        reply = await here.http.post(ROUTE, json=body(response_format="wav"), headers={"x-stainless-lang": client})
-    assert reply.status_code == 200
-    assert len(samples(reply.content, "wav")) == 0
+        fields = body(response_format="wav", stream_format=stream_format)
+        reply = await here.http.post(ROUTE, json=fields, headers={"x-stainless-lang": client})
+    assert (reply.status_code, reply.json()["error"]["code"]) == (500, "stage_failed")
+    assert reply.json()["error"]["message"] == "The model made no sound for this text."
 
 
 @pytest.mark.parametrize(

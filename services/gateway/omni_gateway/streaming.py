@@ -50,6 +50,10 @@ class StreamedReply(ABC):
     async def keep_alive(self, sender: Sender) -> None:
         """Called in a silence."""
 
+    def nothing(self) -> OmniError | None:
+        """The failure that an answer is which ended before any bytes were made of it; None where it may be one."""
+        return None
+
     async def run(self, call: Call, sender: Sender, *, ping: float) -> None:
         """`ping` is after how many seconds of silence `keep_alive` is called.
 
@@ -78,6 +82,8 @@ class StreamedReply(ABC):
         first = b""
         while not first and self.tally.finished is None:
             first = await self.render(self.tally.see(await call.read()))
+        if not first and (failure := self.nothing()) is not None:
+            raise failure
         return first
 
     async def _body(self, call: Call, sender: Sender, ping: float) -> None:

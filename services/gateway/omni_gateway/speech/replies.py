@@ -9,7 +9,7 @@ import base64
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 
-from omni_common.errors import OmniError
+from omni_common.errors import OmniError, Reason
 from omni_common.request import Usage
 from omni_gateway.audio.speech import SpeechFile, SpeechStream
 from omni_gateway.call import Call, Finished
@@ -38,7 +38,16 @@ async def read_file(call: Call, tally: Tally, file: SpeechFile) -> bytearray:
     """The whole file, with its length in its head. Raises the failure that ended the answer."""
     while tally.finished is None:
         await file.add(tally.see(await call.read()).audio)
+    if (failure := _no_sound(tally)) is not None:
+        raise failure
     return await file.finish()
+
+
+def _no_sound(tally: Tally) -> OmniError | None:
+    """A model that samples its speech may draw its end first; a file of nothing would pass for an answer."""
+    if tally.audio_seconds:
+        return None
+    return OmniError(Reason.STAGE_FAILED, "The model made no sound for this text.")
 
 
 class SpeechBytes(StreamedReply):
@@ -62,6 +71,9 @@ class SpeechBytes(StreamedReply):
 
     async def tail(self, finished: Finished) -> bytes:
         return await self._stream.finish()
+
+    def nothing(self) -> OmniError | None:
+        return _no_sound(self.tally)
 
     async def end_badly(self, sender: Sender, error: OmniError) -> None:
         sender.reset()
@@ -88,6 +100,9 @@ class SpeechEvents(EventStream):
 
     async def render(self, batch: Batch) -> bytes:
         return _delta(await self._stream.encode(batch.audio))
+
+    def nothing(self) -> OmniError | None:
+        return _no_sound(self.tally)
 
     async def tail(self, finished: Finished) -> bytes:
         done: Json = {"type": "speech.audio.done", "usage": usage_body(finished.usage)}
