@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +31,19 @@ async def strict_client(url: str) -> AsyncIterator[openai.AsyncOpenAI]:
         yield client
 
 
+def _scraper() -> httpx2.AsyncClient:
+    return httpx2.AsyncClient(trust_env=False, timeout=5, verify=False)  # plain HTTP on loopback
+
+
+async def failure_of(ask: Callable[[], Awaitable[object]]) -> Exception | None:
+    """How it failed, if it did. In a task `pytest.raises` would end the loop that all tests share."""
+    try:
+        await ask()
+    except Exception as error:  # noqa: BLE001  # whatever it is, the test looks at it
+        return error
+    return None
+
+
 @dataclass(frozen=True, slots=True)
 class Running:
     """`said` is what the launcher tells its user."""
@@ -41,25 +54,31 @@ class Running:
 
     async def metrics(self, process: str) -> str:
         """The process's page for Prometheus."""
-        async with httpx2.AsyncClient(trust_env=False, timeout=5) as http:
-            return (await http.get(f"http://127.0.0.1:{self._metrics_port(process)}/metrics")).text
+        async with _scraper() as http:
+            return await self._page(http, process)
 
-    async def gauges(self) -> dict[str, float]:
-        """What every process says that it still holds."""
-        found: dict[str, float] = {}
-        for name in self.mesh.supervisor.running():
-            found |= {f"{name} {m[1]}": float(m[2]) for m in _LIVE.finditer(await self.metrics(name))}
-        return found
-
-    async def until(self, holds: Callable[[Mapping[str, float]], bool], *, within: float) -> None:
+    async def until(
+        self, holds: Callable[[Mapping[str, float]], bool], *, within: float, process: str | None = None
+    ) -> None:
+        """Until what every process, or this one, says that it holds satisfies `holds`."""
         last: Mapping[str, float] = {}
         with anyio.move_on_after(within):
-            while True:
-                last = await self.gauges()
-                if holds(last):
-                    return
-                await anyio.sleep(_INTERVAL)
+            async with _scraper() as http:
+                while True:
+                    last = await self._gauges(http, [process] if process else list(self.mesh.supervisor.running()))
+                    if holds(last):
+                        return
+                    await anyio.sleep(_INTERVAL)
         raise AssertionError(f"after {within:g} s: { {k: v for k, v in last.items() if v} }")
+
+    async def _gauges(self, http: httpx2.AsyncClient, processes: Sequence[str]) -> dict[str, float]:
+        found: dict[str, float] = {}
+        for name in processes:
+            found |= {f"{name} {m[1]}": float(m[2]) for m in _LIVE.finditer(await self._page(http, name))}
+        return found
+
+    async def _page(self, http: httpx2.AsyncClient, process: str) -> str:
+        return (await http.get(f"http://127.0.0.1:{self._metrics_port(process)}/metrics")).text
 
     async def until_idle(self) -> None:
         """Nothing of any request is left, in any process; leases of what never left or reached a dead process lapse."""
@@ -67,7 +86,8 @@ class Running:
         await self.until(lambda gauges: len(gauges) >= processes and not any(gauges.values()), within=5 + GRACE)
 
     async def until_live(self, process: str, requests: int) -> None:
-        await self.until(lambda gauges: gauges.get(f"{process} omni_stage_live_requests") == requests, within=10)
+        gauge = f"{process} omni_stage_live_requests"
+        await self.until(lambda gauges: gauges.get(gauge) == requests, within=10, process=process)
 
     def _metrics_port(self, process: str) -> int:
         """What the process wrote in its last life."""
