@@ -15,7 +15,7 @@ from omni.stage.v1 import stage_pb2_grpc
 from omni_common.arena import ArenaReader, ArenaWriter
 from omni_common.clock import Clock, monotonic
 from omni_common.deadline import Deadline
-from omni_common.lifecycle import Lifecycle
+from omni_common.lifecycle import CannotStart, Lifecycle
 from omni_common.payload import PayloadCodec
 from omni_common.pipeline import PipelineConfig, load_pipeline
 from omni_common.rpc.dialer import keep_sessions
@@ -152,7 +152,11 @@ class Replica:
             progress=progress,
         )
         factory = self._family.factories[self._config.name]
-        program = await anyio.to_thread.run_sync(factory, context, abandon_on_cancel=True)
+        try:
+            program = await anyio.to_thread.run_sync(factory, context, abandon_on_cancel=True)
+        except ValueError as error:  # what is wrong with the folder, the device or the machine
+            logger.debug("the stage cannot be built", exc_info=True)
+            raise CannotStart(f"Stage '{self._config.name}' cannot start. {error}") from error
         if program.warm_up is not None:
             links.announce(Phase.STAGE_PHASE_WARMING_UP)
             await anyio.to_thread.run_sync(program.warm_up, abandon_on_cancel=True)

@@ -17,7 +17,7 @@ PROGRAM = """
 import sys
 import anyio
 from pydantic_settings import SettingsConfigDict
-from omni_common.lifecycle import run_service
+from omni_common.lifecycle import CannotStart, run_service
 from omni_common.settings import ServiceSettings
 
 class ThingSettings(ServiceSettings):
@@ -37,6 +37,9 @@ class Thing:
     async def run(self, started):
         if sys.argv[1] == "fails at once":
             raise OSError("no port")
+        if sys.argv[1] == "cannot start":
+            async with anyio.create_task_group():
+                raise CannotStart("There is no paint in the pot.")
         if sys.argv[1] == "ends by itself":
             started()
             return
@@ -92,6 +95,15 @@ def process(kind: str, monkeypatch: pytest.MonkeyPatch, **variables: str) -> Ite
             yield Process(running)
         finally:
             running.kill()
+
+
+def test_what_cannot_start_says_why_in_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    with process("cannot start", monkeypatch) as thing:
+        code, _, err = thing.ends()
+    last = json.loads(err.splitlines()[-1])
+    assert code == 1
+    assert (last["level"], last["msg"]) == ("ERROR", "There is no paint in the pot.")
+    assert "Traceback" not in err
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -3,13 +3,14 @@
 In order: logs, metrics, `build`, `Service.run`; health is SERVING once the service calls `started`. On the first
 signal health is NOT_SERVING before anything else happens, then `Service.drain` has the `drain` setting's time, then
 `run` is cancelled and the process exits with 0. A second signal cuts the drain short. A service that ends by itself
-has failed: the process exits with 1 and says why.
+has failed: the process exits with 1 and says why, in one sentence where it is CannotStart.
 """
 
 from __future__ import annotations
 
 import logging
 import signal
+import sys
 from collections.abc import Callable
 from functools import partial
 from typing import Protocol, TypeVar
@@ -27,6 +28,10 @@ from omni_common.telemetry.metrics import describe_build, serve_metrics, watch_l
 logger = logging.getLogger(__name__)
 
 Settings = TypeVar("Settings", bound=ServiceSettings)
+
+
+class CannotStart(Exception):
+    """Why a service cannot start: a sentence for whoever set it up, and the process's last words. No traceback."""
 
 
 class Health(Protocol):
@@ -93,7 +98,14 @@ def run_service(settings: Settings, build: Callable[[Settings], Service]) -> Non
     name = type(settings).model_config.get("env_prefix", "").removeprefix("OMNI_").rstrip("_").lower()
     configure_logs(settings.log_level, service=name)
     describe_build(name)
-    anyio.run(partial(serve, settings, build), backend_options={"use_uvloop": True})
+    try:
+        anyio.run(partial(serve, settings, build), backend_options={"use_uvloop": True})
+    except ExceptionGroup as group:
+        sentences, others = group.split(CannotStart)
+        if sentences is None or others is not None:
+            raise
+        logger.error(str(_first(sentences)))  # noqa: TRY400  # the sentence is all there is to say
+        sys.exit(1)
 
 
 async def serve(settings: Settings, build: Callable[[Settings], Service]) -> None:
@@ -113,6 +125,13 @@ async def serve(settings: Settings, build: Callable[[Settings], Service]) -> Non
                 raise RuntimeError("the service ended by itself")
             tasks.cancel_scope.cancel()
     logger.info("ended")
+
+
+def _first(group: ExceptionGroup[CannotStart]) -> Exception:
+    error: Exception = group
+    while isinstance(error, ExceptionGroup):
+        error = error.exceptions[0]
+    return error
 
 
 class _Signals:

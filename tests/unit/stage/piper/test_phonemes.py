@@ -57,7 +57,7 @@ def test_no_character_is_read_by_more_than_its_name(espeak: Espeak) -> None:
 
 def test_a_missing_program_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nonexistent")
-    with pytest.raises(EspeakFailed, match=r"needs the program espeak-ng.*apt-get install espeak-ng.*brew install"):
+    with pytest.raises(ValueError, match=r"needs the program espeak-ng.*apt-get install espeak-ng.*brew install"):
         Espeak("en-us")
 
 

@@ -24,16 +24,16 @@ _BORDER = "[[llllllll]]"
 
 
 class EspeakFailed(Exception):
-    """The program is missing, or did not answer."""
+    """The program did not answer."""
 
 
 class Espeak:
-    """The program, for one of its voices. Raises EspeakFailed when it is not installed."""
+    """The program, for one of its voices. Raises ValueError when it is not installed."""
 
     def __init__(self, voice: str, *, deadline: float = _DEADLINE) -> None:
         found = shutil.which(PROGRAM)
         if found is None:
-            raise EspeakFailed(f"A Piper voice needs the program {PROGRAM}, which is not installed: {INSTALL}.")
+            raise ValueError(f"A Piper voice needs the program {PROGRAM}, which is not installed: {INSTALL}.")
         self._voice = voice
         self._deadline = deadline
         self._command = (found, "-q", "--ipa", "-b", "1", "-v", voice)

@@ -21,7 +21,7 @@ _WARM_UP = "Hello."
 
 
 class Preprocessor:
-    """Raises EspeakFailed when the program that knows how words sound is missing, ValueError for a voice unlike any."""
+    """Raises ValueError when the program that knows how words sound is missing, and for a voice unlike any."""
 
     def __init__(self, voice: Voice) -> None:
         self._voice = voice
