@@ -87,8 +87,8 @@ async def test_the_ending_of_the_file_s_name_chooses_its_format(
     data = output.read_bytes()
     assert files(tmp_path) == [output.name]
     assert seconds(data, ending) == pytest.approx(1, abs=0.09)
-    length = "1.0 s of " if ending in {"wav", "pcm"} else ""
-    assert capsys.readouterr().out.startswith(f"{length}speech are in {output}; the first sound came after 0.")
+    what = "1.0 s of speech are" if ending in {"wav", "pcm"} else "The speech is"
+    assert capsys.readouterr().out.startswith(f"{what} in {output}; the first sound came after 0.")
 
 
 def seconds(data: bytes, ending: str) -> float:

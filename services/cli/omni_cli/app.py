@@ -15,11 +15,11 @@ from omni_cli import speak as speaking
 from omni_cli import transcribe as transcribing
 from omni_cli import up as running
 from omni_cli.checkpoint import make_tiny_checkpoint
-from omni_cli.conversation import Question
+from omni_cli.conversation import Question, message
 from omni_cli.launcher.plan import Wishes
 from omni_cli.run import said_plainly, to_the_end, until_stopped
 from omni_cli.serving import choose
-from omni_cli.wishes import parse_groups, parse_replicas
+from omni_cli.wishes import parse_device, parse_groups, parse_replicas
 
 DEFAULT_URL = "http://127.0.0.1:8000/v1"
 # Text, speech and hearing: what a first mesh can show.
@@ -29,7 +29,7 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, help="The omni mes
 models = typer.Typer(invoke_without_command=True, help="The models there are, and what a running mesh serves.")
 app.add_typer(models, name="models")
 
-Url = Annotated[str, typer.Option(help="Where the mesh answers.")]
+Url = Annotated[str, typer.Option(envvar="OMNI_URL", help="Where the mesh answers.")]
 Images = Annotated[list[Path] | None, typer.Option(help="An image to show; may be given several times.")]
 Audios = Annotated[list[Path] | None, typer.Option(help="A recording to play; may be given several times.")]
 Videos = Annotated[list[Path] | None, typer.Option(help="A video to show; may be given several times.")]
@@ -79,7 +79,7 @@ def up(
             replicas=parse_replicas(replicas or []),
             colocate=parse_groups(colocate or []),
             coordinators=coordinators,
-            device=device,
+            device=parse_device(device),
         )
         until_stopped(lambda: running.up(wishes, verbose=verbose))
 
@@ -152,6 +152,7 @@ def demo(
     """Start a mesh, let it speak and hear itself, ask it about a photo by voice, show how it answered, stop it."""
     with said_plainly():
         question = Question("", images=(image,), audios=(audio,))
+        message(question)  # what cannot be read is told before anything starts
         if model is None:
             question = demonstration.for_tiny(question)
         weights = f"{demonstration.FAMILY}={model or demonstration.tiny_checkpoint()}"

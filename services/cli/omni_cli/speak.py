@@ -56,8 +56,8 @@ async def speak(script: Script, output: Path, *, url: str, model: str | None) ->
     require_speech_file(output)
     async with open_client(url) as client:
         spoken = await say(client, model or await model_for(client, Task.SPEECH), script, output)
-    length = "" if spoken.seconds is None else f"{spoken.seconds:.1f} s of "
-    print(f"{length}speech are in {output}; the first sound came after {spoken.first:.2f} s")
+    what = "The speech is" if spoken.seconds is None else f"{spoken.seconds:.1f} s of speech are"
+    print(f"{what} in {output}; the first sound came after {spoken.first:.2f} s")
 
 
 async def say(client: openai.AsyncOpenAI, model: str, script: Script, output: Path) -> Spoken:

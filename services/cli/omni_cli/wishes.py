@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from omni_cli.errors import CommandError
@@ -18,6 +19,13 @@ def parse_replicas(options: Sequence[str]) -> dict[str, int]:
             )
         replicas[stage.strip()] = int(number)
     return replicas
+
+
+def parse_device(option: str) -> str:
+    """auto, cpu, cuda or cuda:N."""
+    if not re.fullmatch(r"auto|cpu|cuda(:\d{1,2})?", option):
+        raise CommandError(f"--device {option} is not understood; write auto, cpu, cuda or cuda:1.")
+    return option
 
 
 def parse_groups(options: Sequence[str]) -> tuple[tuple[str, ...], ...]:

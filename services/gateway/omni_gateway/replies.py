@@ -85,6 +85,13 @@ def json_path(location: Sequence[str | int]) -> str:
     return path[:256]
 
 
+_PLAIN = {
+    "model_type": "it must be a JSON object",
+    "model_attributes_type": "it must be a JSON object",
+    "string_pattern_mismatch": "it does not have the form that is asked for",
+}
+
+
 def refusal(error: ValidationError) -> OmniError:
     """The first fault of a body, as a sentence that names its place and repeats nothing that the caller sent."""
     fault = error.errors(include_url=False, include_input=False)[0]
@@ -101,5 +108,6 @@ def refusal(error: ValidationError) -> OmniError:
         case str(kind) if kind.startswith(UNKNOWN):
             param = f"{param}.{kind.removeprefix(UNKNOWN)}"
     code = "string_above_max_length" if fault["type"] == "string_too_long" else "invalid_value"
-    what = fault["msg"][:1].lower() + fault["msg"][1:]
+    # Pydantic's own words for these name classes and patterns of ours.
+    what = _PLAIN.get(fault["type"], fault["msg"][:1].lower() + fault["msg"][1:])
     return InvalidRequest(f"The parameter '{param or 'body'}' is wrong: {what}.", param=param, code=code)
