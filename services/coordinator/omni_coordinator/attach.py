@@ -190,6 +190,7 @@ def _introduce(coordinator: Coordinator, hello: pb.StageHello) -> Replica:
         address=hello.address,
         pod=hello.pod,
         capacity=hello.capacity,
+        relay=hello.relay,
     )
 
 

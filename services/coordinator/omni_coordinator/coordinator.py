@@ -161,7 +161,7 @@ class Coordinator:
             coordinator=self.id,
             deadline=now + remaining,
             origin=now,
-            bindings={stage: Binding(r.name, r.address, r.pod) for stage, r in replicas.items()},
+            bindings={stage: Binding(r.name, r.address, r.pod, r.relay) for stage, r in replicas.items()},
             terminals=course.terminals,
             params=course.request.params,
             output_credits=submission.output_credits,

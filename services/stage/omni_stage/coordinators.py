@@ -60,6 +60,7 @@ class CoordinatorLink:
                     address=me.address,
                     capacity=me.capacity,
                     contract_version=CONTRACT_VERSION,
+                    relay=me.relay,
                 )
             )
         )

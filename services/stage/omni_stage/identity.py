@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """`address` is where its StageService can be reached; replicas of one pod share an arena."""
+    """`address` is where its StageService can be reached; replicas of one pod share an arena
+    and a relay, whose host:port is empty where there is none."""
 
     pipeline: str
     stage: str
@@ -16,3 +17,4 @@ class Identity:
     node: str
     address: str
     capacity: int
+    relay: str = ""

@@ -36,6 +36,7 @@ class Reason(StrEnum):
     STAGE_FAILED = "STAGE_FAILED"
     SLOW_CONSUMER = "SLOW_CONSUMER"
     INTERNAL = "INTERNAL"
+    DATA_CORRUPTED = "DATA_CORRUPTED"
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +94,7 @@ SURFACE: Mapping[Reason, Surface] = {
     Reason.STAGE_FAILED: Surface(grpc.StatusCode.INTERNAL, 500, "server_error", "stage_failed", retry=False),
     Reason.SLOW_CONSUMER: Surface(grpc.StatusCode.ABORTED, 408, "server_error", "slow_consumer", retry=False),
     Reason.INTERNAL: Surface(grpc.StatusCode.INTERNAL, 500, "server_error", "internal", retry=False),
+    Reason.DATA_CORRUPTED: Surface(grpc.StatusCode.DATA_LOSS, 503, "server_error", "data_corrupted", retry=True),
 }
 
 
@@ -207,6 +209,13 @@ class LeaseLost(OmniError):
 
     def __init__(self, what: str) -> None:
         super().__init__(Reason.LEASE_LOST, f"A tensor between two stages was lost: {what}.")
+
+
+class DataCorrupted(OmniError):
+    """A tensor's bytes are not those that were sent, also after they were sent again."""
+
+    def __init__(self) -> None:
+        super().__init__(Reason.DATA_CORRUPTED, "A tensor between two stages was damaged on its way, twice.")
 
 
 class Internal(OmniError):

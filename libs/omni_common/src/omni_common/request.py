@@ -117,11 +117,13 @@ class RequestKey:
 
 @dataclass(frozen=True, slots=True)
 class Binding:
-    """The replica of one stage that serves a request; replicas of one pod share an arena."""
+    """The replica of one stage that serves a request; replicas of one pod share an arena
+    and a relay, whose host:port is empty where there is none."""
 
     replica: str
     address: str
     pod: str
+    relay: str = ""
 
 
 @dataclass(frozen=True, slots=True)

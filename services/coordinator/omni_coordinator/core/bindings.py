@@ -31,6 +31,7 @@ class Replica:
     address: str
     pod: str
     capacity: int
+    relay: str = ""
     phase: Phase = Phase.STARTING
     tensors_loaded: int = 0
     tensors_total: int = 0

@@ -16,9 +16,23 @@ from omni_common.errors import Reason
 class Transport(StrEnum):
     """How the bytes of a tensor cross an edge."""
 
+    OBJECT = "object"
+    """The value itself, between two stages of one process."""
     INLINE = "inline"
+    """Inside the frame."""
     ARENA = "arena"
-    BLOB = "blob"
+    """Through the pod's shared memory."""
+    GRPC = "grpc"
+    """In pieces beside the frames of the same stream: where there is no relay, or none that works."""
+    TCP = "tcp"
+    TLS = "tls"
+    """TCP inside TLS records of the ssl module."""
+    AEAD = "aead"
+    """TCP with records sealed by AES-GCM."""
+    UCX = "ucx"
+    NIXL = "nixl"
+    NCCL = "nccl"
+    CUDA_IPC = "cuda_ipc"
 
 
 COMPLETED = "completed"
@@ -32,6 +46,8 @@ def outcome_of(reason: Reason | None) -> str:
 
 # From a step of a small model on a GPU to a whole answer of a large one on a laptop.
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
+# From a small tensor in one pod to gigabytes on a slow network.
+_TRANSFER_SECONDS = (0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10)
 _COUNTS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 _RATIOS = (0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 1.5, 2, 4, 8)
 
@@ -91,14 +107,56 @@ STAGE_FAILURES = Counter("omni_stage_failures_total", "Requests that failed in t
 LATE_EVENTS = Counter("omni_late_events_total", "Events dropped because their request or attempt was over.", ["stage"])
 PAUSES = Counter("omni_pauses_total", "Times that a request's way out was full and its work paused.", ["stage"])
 
-# Edges and the data plane; an edge is "from>to".
+# Edges and the data plane; an edge is "from>to". These count at the producing stage.
 EDGE_BYTES = Counter("omni_edge_bytes_total", "Bytes of tensors sent.", ["edge", "transport"])
 EDGE_TRANSFERS = Counter("omni_edge_transfers_total", "Tensors sent.", ["edge", "transport"])
-ARENA_IN_USE = Gauge("omni_arena_in_use_bytes", "Bytes of this process's arena segment that are lent out.")
-ARENA_SIZE = Gauge("omni_arena_size_bytes", "Bytes of this process's arena segment.")
-ARENA_FULL = Counter("omni_arena_full_total", "Tensors that found no room in the arena and went as blobs.")
-ARENA_RECLAIMED = Counter("omni_arena_reclaimed_total", "Slots taken back because their release never came.")
+EDGE_SECONDS = Histogram(
+    "omni_edge_transfer_seconds",
+    "From a tensor's hand-over to the relay to the receiver's word that it has it.",
+    ["edge", "transport"],
+    buckets=_TRANSFER_SECONDS,
+)
+EDGE_WAIT_SECONDS = Histogram(
+    "omni_edge_credit_wait_seconds", "How long a tensor waited for room in an arena.", ["edge"], buckets=_TRANSFER_SECONDS
+)
+EDGE_RETRIES = Counter("omni_edge_retries_total", "Tensors sent again by the next transport.", ["edge", "transport"])
+EDGE_TRANSPORT = Gauge(
+    "omni_edge_transport_info", "1 for the transport that an edge uses for large tensors, and why.",
+    ["edge", "transport", "reason"],
+)
+TENSOR_COPIES = Counter("omni_tensor_copies_total", "Tensors copied into an arena, by why.", ["reason"])
 CHECKSUM_FAILURES = Counter("omni_checksum_failures_total", "Tensors refused: lost, or not what was sent.")
+
+# The arena, as the process that allocates in it sees its own share.
+ARENA_IN_USE = Gauge("omni_arena_in_use_bytes", "Bytes that are leased to tensors.")
+ARENA_HELD = Gauge("omni_arena_held_bytes", "Bytes of the extents that this process holds.")
+ARENA_FULL = Counter("omni_arena_full_total", "Tensors that had to wait for room in the arena.")
+ARENA_RECLAIMED = Counter("omni_arena_reclaimed_total", "Slots taken back because their release never came.")
+
+# The relay.
+RELAY_ARENA_BYTES = Gauge("omni_relay_arena_bytes", "Bytes of the pod's arena, by who has them.", ["holder"])
+RELAY_RECLAIMED = Counter("omni_relay_reclaimed_bytes_total", "Bytes taken back from producers that died.", ["holder"])
+RELAY_STAGES = Gauge("omni_relay_stages", "Stages of the pod that are connected.")
+RELAY_PEERS = Gauge("omni_relay_peers", "Connected relays of other pods.", ["direction", "transport", "reason"])
+RELAY_BYTES = Counter("omni_relay_bytes_total", "Bytes of tensors moved.", ["edge", "direction", "transport"])
+RELAY_TRANSFERS = Counter(
+    "omni_relay_transfers_total", "Tensors moved, by how that ended.", ["edge", "direction", "transport", "outcome"]
+)
+RELAY_SECONDS = Histogram(
+    "omni_relay_transfer_seconds",
+    "From a push's arrival at the relay to the other relay's word.",
+    ["edge", "transport"],
+    buckets=_TRANSFER_SECONDS,
+)
+RELAY_WAIT_SECONDS = Histogram(
+    "omni_relay_credit_wait_seconds",
+    "How long a push waited for space that the other relay grants.",
+    ["edge"],
+    buckets=_TRANSFER_SECONDS,
+)
+RELAY_RETRIES = Counter("omni_relay_retries_total", "Pieces or tensors sent again.", ["transport", "reason"])
+RELAY_CHECKSUM_FAILURES = Counter("omni_relay_checksum_failures_total", "Pieces that came damaged.", ["transport"])
+RELAY_REFUSED_PEERS = Counter("omni_relay_refused_peers_total", "Connections refused or cut.", ["reason"])
 
 # The process.
 SERVING = Gauge("omni_serving", "1 while the process takes work.")

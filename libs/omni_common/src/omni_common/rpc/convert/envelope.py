@@ -50,10 +50,7 @@ def render_envelope(envelope: Envelope, now: float) -> request_pb2.Envelope:
         remaining=duration_of(envelope.deadline - now),
         age=duration_of(now - envelope.origin),
         trace=render_trace(envelope.trace),
-        bindings={
-            stage: request_pb2.Binding(replica=bound.replica, address=bound.address, pod=bound.pod)
-            for stage, bound in envelope.bindings.items()
-        },
+        bindings={stage: _render_binding(bound) for stage, bound in envelope.bindings.items()},
         terminals=sorted(envelope.terminals),
         params=render_params(envelope.params),
         output_credits=envelope.output_credits,
@@ -70,9 +67,19 @@ def parse_envelope(message: request_pb2.Envelope, now: float) -> Envelope:
         coordinator=message.coordinator,
         deadline=now + seconds_of(message.remaining),
         origin=now - seconds_of(message.age),
-        bindings={stage: Binding(bound.replica, bound.address, bound.pod) for stage, bound in message.bindings.items()},
+        bindings={stage: _parse_binding(bound) for stage, bound in message.bindings.items()},
         terminals=frozenset(message.terminals),
         params=parse_params(message.params),
         output_credits=message.output_credits,
         trace=parse_trace(message.trace),
     )
+
+
+def _render_binding(binding: Binding) -> request_pb2.Binding:
+    return request_pb2.Binding(
+        replica=binding.replica, address=binding.address, pod=binding.pod, relay=binding.relay
+    )
+
+
+def _parse_binding(message: request_pb2.Binding) -> Binding:
+    return Binding(message.replica, message.address, message.pod, message.relay)

@@ -1,0 +1,1 @@
+"""The relay: moves tensors between pods and lends the pod's shared memory."""

@@ -1,0 +1,1 @@
+"""What goes over the connections between relays: records, the handshake, and how both are protected."""
