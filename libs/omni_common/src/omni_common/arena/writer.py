@@ -1,167 +1,295 @@
-"""The producer's side of the arena: its segment, the slots in it, and the leases on them."""
+"""The producer's side of the arena: the slots in the extents granted to it, and the leases on them."""
 
 from __future__ import annotations
 
-import fcntl
-import mmap
-import os
-import secrets
 import time
+from collections import deque
 from collections.abc import Iterable
-from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Self
 
 from omni.common.v1.tensor_pb2 import ArenaSlot
-from omni_common.arena.layout import ALIGNMENT, SegmentHead, SlotHead, epoch_of, segment_name, slot_size
+from omni_common.arena.extents import Extent
+from omni_common.arena.holds import SETTLE, Held, HoldTable, HoldTables
+from omni_common.arena.layout import SlotHead, slot_size
+from omni_common.arena.memory import Arena, address_of
 from omni_common.arena.space import FreeSpace
 from omni_common.clock import Clock
+from omni_common.request import RequestKey
 from omni_common.tensor import Tensor
 
-# Seconds between the end of a lease, after which no new view can be made, and the reuse of its bytes: views made just
-# before belong to requests that have ended and go with them, at the latest after the model call that is under way.
-GRACE = 10.0
+
+@dataclass(slots=True, eq=False)
+class _Granted:
+    extent: Extent
+    entry: int | None
+    """In the table of holds: this process may write here."""
+    space: FreeSpace
+    generation: int = 0
+    leases: int = 0
+    revoked: bool = False
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Lease:
-    offset: int
+    granted: _Granted
+    slot: ArenaSlot
     length: int
-    request_id: str
+    key: RequestKey | None
     expires: float
+    uses: int = 0
+    """References that were sent and not released."""
+    mine: bool = False
+    """The producer's own views live."""
+    wiped: float | None = None
+    """Since when no new view can be made."""
+
+    @property
+    def lendable(self) -> bool:
+        return self.wiped is None and not self.granted.revoked
+
+    @property
+    def start(self) -> int:
+        return self.slot.offset - SlotHead.SIZE
+
+    @property
+    def end(self) -> int:
+        return self.start + slot_size(self.length)
 
 
 class ArenaWriter:
-    """One producer's segment of the pod's arena.
+    """One producer's leases in its pod's arena.
 
-    The segment's memory is claimed and touched when it is made: first touch costs nine times a reused page. A slot is
-    free again when its consumer releases it or, if no release comes, GRACE after the lease expires. The segment's file
-    is locked while its writer lives; whoever makes a segment removes those whose writers died.
+    A slot is free again at once when everybody who got a reference has released it and the producer's own views of it
+    are gone. Where a release does not come (its request or lease ended, its consumer died), `reclaim` frees the slot
+    once nobody in the pod looks at it any more.
+
+    Extents are held in this process's own table, so nobody reuses one while this process lives and may write there,
+    whatever else the relay believes of it.
 
     Not thread-safe: one thread, the event loop's, owns a writer. `put` copies at memory speed (16 MiB in about 2 ms).
-
-    Raises OSError when the folder has no room for the segment.
     """
 
-    def __init__(self, folder: Path, name: str, size: int, clock: Clock = time.monotonic) -> None:
+    def __init__(self, arena: Arena, holds: HoldTable, tables: HoldTables, clock: Clock = time.monotonic) -> None:
+        self._arena = arena
+        self._holds = holds
+        self._tables = tables
         self._clock = clock
-        self._size = size // ALIGNMENT * ALIGNMENT
-        if self._size < SegmentHead.SIZE + SlotHead.SIZE:
-            raise ValueError(f"a segment of {size} bytes has no room for a tensor")
-        self._epoch = secrets.randbits(64)
-        self.segment = segment_name(name, self._epoch)
-        self._path = folder / self.segment
-        _remove_orphans(folder)
-        self._file = _make_file(self._path, SegmentHead(self._epoch, self._size))
-        self._memory = mmap.mmap(self._file, self._size, flags=mmap.MAP_SHARED | mmap.MAP_POPULATE)
-        self._view = memoryview(self._memory)
-        self._space = FreeSpace()
-        self._space.give(SegmentHead.SIZE, self._size - SegmentHead.SIZE)
-        self._leases: dict[int, _Lease] = {}
-        self._generation = 0
+        self._granted: dict[int, _Granted] = {}
+        self._leases: dict[tuple[int, int], _Lease] = {}  # by epoch and generation
+        self._placed: dict[int, _Lease] = {}  # made in place, by the offset of their bytes
+        self._requests: dict[RequestKey, set[_Lease]] = {}
+        self._wiped: deque[_Lease] = deque()  # in the order of their wiping
+        self._dropped: deque[_Lease] = deque()  # whose last own view died; filled by finalizers
+        self._soonest = float("inf")  # no lease expires before
+        self._in_use = 0
 
     @property
-    def capacity(self) -> int:
-        """Bytes for slots, heads included."""
-        return self._size - SegmentHead.SIZE
+    def extents(self) -> tuple[Extent, ...]:
+        return tuple(granted.extent for granted in self._granted.values())
+
+    @property
+    def held(self) -> int:
+        """Bytes of the extents."""
+        return sum(granted.extent.size for granted in self._granted.values())
 
     @property
     def in_use(self) -> int:
-        """Bytes in leased slots, heads included."""
-        return self.capacity - self._space.free
+        """Bytes of slots that are not free, heads included."""
+        self._notice_dropped()
+        return self._in_use
 
     @property
     def leases(self) -> int:
+        """Slots that are not free."""
+        self._notice_dropped()
         return len(self._leases)
 
-    def put(self, tensor: Tensor, request_id: str, expires: float) -> ArenaSlot | None:
-        """Copies the tensor into a new slot, leased until `expires` on this writer's clock. None: no room just now."""
-        length = tensor.nbytes
-        start = self._space.take(slot_size(length))
-        if start is None:
+    def grant(self, extent: Extent) -> bool:
+        """From now on this producer allocates there. False if the grant no longer stands. Granting again what is had
+        changes nothing."""
+        had = self._granted.get(extent.index)
+        if had is not None and had.extent == extent:
+            return True
+        # First the hold, then the check, as with views.
+        entry = self._holds.hold_extent(extent.offset)
+        if entry is None or self._arena.extent_epoch(extent.index) != extent.epoch or extent.end > self._arena.size:
+            if entry is not None:
+                self._holds.drop(entry)
+            return False
+        if had is not None:
+            self.revoke(extent.index)
+        granted = self._granted[extent.index] = _Granted(extent, entry, FreeSpace())
+        granted.space.give(extent.offset, extent.size)
+        return True
+
+    def revoke(self, index: int) -> None:
+        """The relay has taken the extent away: its references hold no more, nothing new is allocated there."""
+        granted = self._granted.pop(index, None)
+        if granted is None:
+            return
+        granted.revoked = True
+        self._notice_dropped()
+        for lease in [lease for lease in self._leases.values() if lease.granted is granted]:
+            lease.uses = 0
+            self._free_if_done(lease)
+        self._leave_if_empty(granted)
+
+    def take_back(self) -> Extent | None:
+        """An extent without leases that is no longer this writer's and may go back to the relay; never the last."""
+        self._notice_dropped()
+        empty = [granted for granted in self._granted.values() if not granted.leases]
+        if not empty or len(self._granted) == 1:
             return None
-        self._generation += 1
-        offset = start + SlotHead.SIZE
-        self._leases[self._generation] = _Lease(offset, length, request_id, expires)
-        self._view[offset : offset + length] = tensor.data
-        self._write_head(self._generation)
-        return ArenaSlot(segment=self.segment, epoch=self._epoch, offset=offset, generation=self._generation)
+        extent = empty[-1].extent
+        self.revoke(extent.index)
+        return extent
 
-    def release(self, slot: ArenaSlot) -> None:
-        """Frees a slot. One that is not leased (released before, expired, another segment's) changes nothing."""
-        lease = self._leases.get(slot.generation)
-        if lease is not None and (slot.segment, slot.epoch, slot.offset) == (self.segment, self._epoch, lease.offset):
-            self._free(slot.generation)
+    def put(self, tensor: Tensor, key: RequestKey | None, expires: float) -> ArenaSlot | None:
+        """Copies the tensor into a new slot, leased until `expires` on this writer's clock: one reference, which one
+        `release` ends. None: no room in the extents just now."""
+        lease = self._lease(tensor.nbytes, key, expires)
+        if lease is None:
+            return None
+        offset = lease.slot.offset
+        self._arena.view[offset : offset + lease.length] = tensor.data
+        return self._send(lease)
 
-    def release_request(self, request_id: str) -> None:
-        """Ends a request's leases now: no new view can be made. Views of it may live, so its bytes come back when
-        their consumers release them or GRACE is over."""
+    def allocate(self, length: int, key: RequestKey | None, expires: float) -> memoryview | None:
+        """Bytes of a new slot to be written in place; a tensor made on them is sent without a copy (`slot_of`). The
+        slot is free again when every view of them is gone and every reference that was sent is released. None: no
+        room in the extents just now."""
+        lease = self._lease(length, key, expires)
+        if lease is None:
+            return None
+        lease.mine = True
+        self._placed[lease.slot.offset] = lease
+        return self._arena.memory.window(lease.slot.offset, length, _note, self._dropped, lease, self._holds)
+
+    def slot_of(self, tensor: Tensor) -> ArenaSlot | None:
+        """One more reference, which one `release` ends, to the slot that the tensor was made in; from now on nobody
+        writes to it. None for tensors that lie elsewhere, or whose lease is over."""
+        lease = self._placed.get(address_of(tensor.data) - self._arena.memory.address)
+        if lease is None or lease.length != tensor.nbytes or not lease.lendable:
+            return None
+        return self._send(lease)
+
+    def release(self, slot: ArenaSlot) -> bool:
+        """Ends one reference. False for one that is not leased: released before, reclaimed, another extent's."""
+        lease = self._leases.get((slot.epoch, slot.generation))
+        if lease is None or (lease.slot.extent, lease.slot.offset) != (slot.extent, slot.offset) or not lease.uses:
+            return False
+        lease.uses -= 1
+        self._notice_dropped()
+        self._free_if_done(lease)
+        return True
+
+    def release_request(self, key: RequestKey) -> None:
+        """Ends a request's leases now: no new view can be made. Views of them may live, so the bytes come back when
+        their consumers release them, or by `reclaim`."""
         now = self._clock()
-        for generation, lease in self._leases.items():
-            if lease.request_id == request_id and lease.expires > now:
-                lease.expires = now
-                self._write_head(generation)
+        for lease in sorted(self._requests.pop(key, ()), key=lambda lease: lease.slot.generation):
+            self._wipe(lease, now)
 
     def reclaim(self, now: float) -> int:
-        """Frees the slots whose leases ended GRACE ago or earlier; says how many."""
-        over = [generation for generation, lease in self._leases.items() if lease.expires + GRACE <= now]
-        for generation in over:
-            self._free(generation)
-        return len(over)
+        """Ends the leases that have expired, and frees the slots that were wiped SETTLE ago and that nobody looks at;
+        says how many it freed."""
+        self._notice_dropped()
+        self._wipe_expired(now)
+        over = []
+        while self._wiped and (self._wiped[0].wiped or 0.0) + SETTLE <= now:
+            over.append(self._wiped.popleft())
+        over = [lease for lease in over if self._is_leased(lease)]
+        return self._free_unheld(over, self._tables.look()) if over else 0
 
-    def close(self) -> None:
-        """Removes the segment's file. Readers that have mapped it keep their views."""
-        self._path.unlink(missing_ok=True)
-        self._view.release()
-        self._memory.close()
-        os.close(self._file)
+    def _lease(self, length: int, key: RequestKey | None, expires: float) -> _Lease | None:
+        self._notice_dropped()
+        size = slot_size(length)
+        for granted in self._granted.values():
+            start = granted.space.take(size)
+            if start is not None:
+                return self._new(granted, start + SlotHead.SIZE, length, key, expires)
+        return None
 
-    def __enter__(self) -> Self:
-        return self
+    def _new(self, granted: _Granted, offset: int, length: int, key: RequestKey | None, expires: float) -> _Lease:
+        granted.generation += 1
+        granted.leases += 1
+        extent = granted.extent
+        slot = ArenaSlot(extent=extent.index, epoch=extent.epoch, offset=offset, generation=granted.generation)
+        lease = self._leases[extent.epoch, granted.generation] = _Lease(granted, slot, length, key, expires)
+        if key is not None:
+            self._requests.setdefault(key, set()).add(lease)
+        self._soonest = min(self._soonest, expires)
+        self._in_use += slot_size(length)
+        return lease
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
+    def _send(self, lease: _Lease) -> ArenaSlot:
+        if not lease.uses:
+            slot = lease.slot
+            head = SlotHead(slot.epoch, slot.generation, lease.length, lease.expires)
+            self._arena.view[lease.start : slot.offset] = head.pack()
+        lease.uses += 1
+        return lease.slot
 
-    def _write_head(self, generation: int) -> None:
-        lease = self._leases[generation]
-        head = SlotHead(self._epoch, generation, lease.length, lease.expires)
-        self._view[lease.offset - SlotHead.SIZE : lease.offset] = head.pack()
+    def _wipe(self, lease: _Lease, now: float) -> None:
+        if lease.lendable:
+            self._arena.view[lease.start : lease.slot.offset] = SlotHead.WIPED
+            lease.wiped = now
+            self._wiped.append(lease)
 
-    def _free(self, generation: int) -> None:
-        lease = self._leases.pop(generation)
-        start = lease.offset - SlotHead.SIZE
-        self._view[start : lease.offset] = SlotHead.WIPED
-        self._space.give(start, slot_size(lease.length))
+    def _wipe_expired(self, now: float) -> None:
+        if now < self._soonest:
+            return
+        for lease in self._leases.values():
+            if lease.expires <= now:
+                self._wipe(lease, now)
+        waiting = (lease.expires for lease in self._leases.values() if lease.lendable)
+        self._soonest = min(waiting, default=float("inf"))
+
+    def _notice_dropped(self) -> None:
+        while self._dropped:
+            lease = self._dropped.popleft()
+            lease.mine = False
+            self._placed.pop(lease.slot.offset, None)
+            self._free_if_done(lease)
+
+    def _free_if_done(self, lease: _Lease) -> None:
+        if not lease.uses and not lease.mine:
+            self._free(lease)
+
+    def _free_unheld(self, over: Iterable[_Lease], held: Held) -> int:
+        freed = 0
+        for lease in over:
+            if lease.mine or held.views(lease.start, lease.end):
+                self._wiped.append(lease)  # another look next time
+            else:
+                self._free(lease)
+                freed += 1
+        return freed
+
+    def _is_leased(self, lease: _Lease) -> bool:
+        return self._leases.get((lease.slot.epoch, lease.slot.generation)) is lease
+
+    def _free(self, lease: _Lease) -> None:
+        granted = lease.granted
+        del self._leases[lease.slot.epoch, lease.slot.generation]
+        if lease.key is not None and (of_request := self._requests.get(lease.key)) is not None:
+            of_request.discard(lease)
+            if not of_request:
+                del self._requests[lease.key]
+        self._in_use -= slot_size(lease.length)
+        granted.leases -= 1
+        if granted.revoked:
+            self._leave_if_empty(granted)
+            return
+        self._arena.view[lease.start : lease.slot.offset] = SlotHead.WIPED
+        granted.space.give(lease.start, slot_size(lease.length))
+
+    def _leave_if_empty(self, granted: _Granted) -> None:
+        if granted.entry is not None and not granted.leases:
+            self._holds.drop(granted.entry)
+            granted.entry = None
 
 
-def _make_file(path: Path, head: SegmentHead) -> int:
-    """A locked, fully allocated file, open for writing. It gets its name last: who sees the name sees the lock."""
-    draft = path.with_suffix(".draft")
-    file = os.open(draft, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o640)
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        os.posix_fallocate(file, 0, head.size)
-        os.pwrite(file, head.pack(), 0)
-        draft.rename(path)
-    except OSError:
-        os.close(file)
-        draft.unlink(missing_ok=True)
-        raise
-    return file
-
-
-def _remove_orphans(folder: Path) -> None:
-    for path in _segments(folder):
-        # Gone meanwhile, or its writer lives and holds the lock.
-        with suppress(FileNotFoundError, BlockingIOError):
-            file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                path.unlink()
-            finally:
-                os.close(file)
-
-
-def _segments(folder: Path) -> Iterable[Path]:
-    return [path for path in folder.iterdir() if epoch_of(path.name) is not None and not path.is_symlink()]
+def _note(dropped: deque[_Lease], lease: _Lease, _holds: HoldTable) -> None:
+    # The table is here to live as long as the producer's views: while it does, the extent is this process's.
+    dropped.append(lease)

@@ -1,0 +1,179 @@
+"""The arena's file, mapped: made by the pod's relay, opened by its stages."""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+import os
+import secrets
+import stat
+import weakref
+from collections.abc import Callable
+from pathlib import Path
+from typing import Self
+
+from omni_common.arena.layout import ALIGNMENT, EXTENTS, ArenaHead, SlotHead
+from omni_common.errors import LeaseLost
+
+ARENA = "arena"
+"""The file's name in the pod's shared folder."""
+
+# NONBLOCK: a pipe of that name must not hold the opener.
+_FLAGS = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+
+
+class Arena:
+    """The shared memory of a pod. Its memory is claimed and touched when it is made: first touch costs nine times a
+    reused page, and pages are charged to the container that touches them first.
+
+    Whoever may open the folder may write anywhere in it; that each writes only where it may is the rule, not the lock:
+    head and table are the relay's, an extent is its owner's. Views that are lent cannot be written to.
+
+    Mappings do not cross a fork: a forked child that touches one dies, rather than read what is no longer held for it.
+    """
+
+    epoch: int
+    """Of this arena, chosen when it is made."""
+    size: int
+    """Of the whole file."""
+    view: memoryview
+    """All of it, to be written."""
+
+    def __init__(self, file: int, head: ArenaHead) -> None:
+        """Owns `file`, also when it raises."""
+        self._file = file
+        self._close = weakref.finalize(self, os.close, file)
+        self._close.atexit = False
+        self.epoch, self.size = head.epoch, head.size
+        self.memory = Mapping(file, head.size, mmap.PROT_READ | mmap.PROT_WRITE)
+        self.readonly = Mapping(file, head.size, mmap.PROT_READ)
+        self.view = self.memory.view
+        self._table = self.view[ArenaHead.SIZE : EXTENTS].cast("Q")
+
+    @classmethod
+    def create(cls, folder: Path, size: int) -> Self:
+        """A new arena under the folder's name for it, in place of any other, which lives on with those that mapped it.
+
+        Raises OSError when there is no room, ValueError for a size without room for a tensor.
+        """
+        head = ArenaHead(_epoch(), size // ALIGNMENT * ALIGNMENT)
+        if head.size < EXTENTS + SlotHead.SIZE:
+            raise ValueError(f"an arena of {size} bytes has no room for a tensor")
+        draft = folder / f"{ARENA}.draft"
+        draft.unlink(missing_ok=True)
+        file = os.open(draft, _FLAGS | os.O_CREAT | os.O_EXCL, 0o660)
+        try:
+            os.fchmod(file, 0o660)  # whatever the umask: stages of other users share the pod's group
+            os.posix_fallocate(file, 0, head.size)
+            os.pwrite(file, head.pack(), 0)
+            draft.rename(folder / ARENA)
+        except OSError:
+            os.close(file)
+            draft.unlink(missing_ok=True)
+            raise
+        return cls(file, head)
+
+    @classmethod
+    def adopt(cls, folder: Path, size: int) -> Self | None:
+        """The arena that a former life of the relay made, if it is sound and of that size; its extents stand."""
+        try:
+            file = os.open(folder / ARENA, _FLAGS)
+        except OSError:
+            return None
+        head = _head_of(file)
+        if head is None or head.size != size // ALIGNMENT * ALIGNMENT:
+            os.close(file)
+            return None
+        return cls(file, head)
+
+    @classmethod
+    def open(cls, folder: Path, epoch: int) -> Self:
+        """The arena as a stage opens it. Raises LeaseLost if it is not the one of that epoch, OSError if none is."""
+        file = os.open(folder / ARENA, _FLAGS)
+        head = _head_of(file)
+        if head is None or head.epoch != epoch:
+            os.close(file)
+            raise LeaseLost("the pod's arena is another one")
+        return cls(file, head)
+
+    @property
+    def intact(self) -> bool:
+        """False once the file was cut short: reading beyond its end would be SIGBUS."""
+        return os.fstat(self._file).st_size >= self.size
+
+    def extent_epoch(self, index: int) -> int:
+        """The epoch of the grant that stands there, 0 for none."""
+        return self._table[index]
+
+    def set_extent_epoch(self, index: int, epoch: int) -> None:
+        """The relay's alone."""
+        self._table[index] = epoch
+
+    def close(self) -> None:
+        """Ends its use. The memory is unmapped when the last view of it is gone."""
+        self._close()
+
+
+class Mapping:
+    """All of a file, mapped. Unmapped when it and every window are gone."""
+
+    def __init__(self, file: int, size: int, protection: int) -> None:
+        # POPULATE: a fault costs as much as copying the page.
+        self._memory = mmap.mmap(file, size, flags=mmap.MAP_SHARED | mmap.MAP_POPULATE, prot=protection)
+        self._memory.madvise(mmap.MADV_DONTFORK)
+        self.view = memoryview(self._memory)
+        self.address = address_of(self._memory)
+        self._window = ctypes.c_ubyte * size
+
+    def window(self, start: int, length: int, ended: Callable[..., object], *args: object) -> memoryview:
+        """A part of it whose death can be noticed: `ended(*args)` is called when the last view or array made from it
+        is gone, from whatever thread dropped that and possibly from inside the garbage collector: it must not block,
+        take a lock or raise. The type says writable even where the mapping is not."""
+        whole = self._window.from_address(self.address)  # does not keep the mapping alive by itself: `self` below does
+        weakref.finalize(whole, _ended, self, ended, args).atexit = False
+        return memoryview(whole).cast("B")[start : start + length]
+
+
+def _ended(_mapping: Mapping, ended: Callable[..., object], args: tuple[object, ...]) -> None:
+    ended(*args)
+
+
+def _epoch() -> int:
+    return secrets.randbits(64) or 1
+
+
+def _head_of(file: int) -> ArenaHead | None:
+    """The head of a sound arena."""
+    status = os.fstat(file)
+    if not stat.S_ISREG(status.st_mode) or status.st_size < EXTENTS + SlotHead.SIZE:
+        return None
+    head = ArenaHead.parse(os.pread(file, ArenaHead.SIZE, 0))
+    return head if head is not None and head.epoch and head.size == status.st_size else None
+
+
+class _PyBuffer(ctypes.Structure):
+    """Py_buffer of the C API: ctypes shows the address of writable memory only."""
+
+    _fields_ = (
+        ("buf", ctypes.c_void_p),
+        ("obj", ctypes.py_object),
+        ("len", ctypes.c_ssize_t),
+        ("itemsize", ctypes.c_ssize_t),
+        ("readonly", ctypes.c_int),
+        ("ndim", ctypes.c_int),
+        ("format", ctypes.c_char_p),
+        ("shape", ctypes.c_void_p),
+        ("strides", ctypes.c_void_p),
+        ("suboffsets", ctypes.c_void_p),
+        ("internal", ctypes.c_void_p),
+    )
+
+
+def address_of(data: mmap.mmap | memoryview) -> int:
+    """Where a contiguous buffer begins, read-only ones included."""
+    buffer = _PyBuffer()
+    ctypes.pythonapi.PyObject_GetBuffer(ctypes.py_object(data), ctypes.byref(buffer), 0)
+    try:
+        return int(buffer.buf or 0)
+    finally:
+        ctypes.pythonapi.PyBuffer_Release(ctypes.byref(buffer))
