@@ -3,31 +3,87 @@
 from __future__ import annotations
 
 import gc
+import re
 import weakref
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 import torch
+from prometheus_client import REGISTRY
 
 from omni_common.tensor import DType, Tensor
 from omni_stage.components.tensors import from_torch, to_torch
 
 TYPES = [getattr(torch, d.name.lower()) for d in DType]
 
+# torch says so of complex32, which is like any other to who only carries it.
+pytestmark = pytest.mark.filterwarnings("ignore:ComplexHalf support is experimental:UserWarning")
+
+
+def _numbered(dtype: torch.dtype, *shape: int) -> torch.Tensor:
+    """Bytes that differ from place to place, in any element type; none of them is a bool but 0 and 1."""
+    octets = torch.arange(int(np.prod(shape)) * dtype.itemsize, dtype=torch.uint8)
+    return (octets % 2 if dtype is torch.bool else octets).view(dtype).reshape(shape)
+
+
+def _bytes(tensor: torch.Tensor) -> bytes:
+    return bytes(tensor.resolve_conj().resolve_neg().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+
+
+def _copies(reason: str) -> float:
+    return REGISTRY.get_sample_value("omni_tensor_copies_total", {"reason": reason}) or 0.0
+
+
+def test_every_element_type_of_torch_that_is_plain_memory_can_travel() -> None:
+    every = {found for found in vars(torch).values() if isinstance(found, torch.dtype)}
+    not_plain = re.compile(r"torch\.(q?u?int[1-7]|q?u?int[24]x[24]|q(u?int8|int32)|bits.*)")
+    assert {dtype for dtype in every if not not_plain.fullmatch(str(dtype))} == set(TYPES)
+
 
 @pytest.mark.parametrize("dtype", TYPES, ids=str)
 @pytest.mark.parametrize("shape", [(), (0, 3), (2, 3)], ids=str)
 def test_a_tensor_comes_back_as_it_was(dtype: torch.dtype, shape: tuple[int, ...]) -> None:
-    tensor = torch.arange(int(np.prod(shape)), dtype=torch.float32).reshape(shape).to(dtype)
+    tensor = _numbered(dtype, *shape)
+    sent = from_torch(tensor)
+    assert (sent.dtype.itemsize, sent.shape) == (dtype.itemsize, shape)
+    back = to_torch(sent)
+    assert (back.dtype, back.shape) == (dtype, tensor.shape)
+    assert _bytes(back) == _bytes(tensor)
+
+
+@pytest.mark.parametrize("dtype", TYPES, ids=str)
+@pytest.mark.parametrize(
+    "pick",
+    [
+        pytest.param(lambda t: t.transpose(0, 1), id="transposed"),
+        pytest.param(lambda t: t[:, 1:3], id="some columns"),
+        pytest.param(lambda t: t[1, ::2], id="every other of a row"),
+        pytest.param(lambda t: t[0, 0].expand(3), id="one repeated"),
+    ],
+)
+def test_what_is_not_contiguous_is_copied_once_and_counted(
+    dtype: torch.dtype, pick: Callable[[torch.Tensor], torch.Tensor]
+) -> None:
+    tensor = pick(_numbered(dtype, 3, 4))
+    before = _copies("not_contiguous")
     back = to_torch(from_torch(tensor))
-    assert back.dtype == dtype
-    assert torch.equal(back, tensor)
+    assert (back.shape, _bytes(back)) == (tensor.shape, _bytes(tensor))
+    assert _copies("not_contiguous") == before + 1
+
+
+@pytest.mark.parametrize("promise", [torch.conj, lambda t: t.conj().imag], ids=["conjugated", "negated"])
+def test_a_change_that_torch_has_only_promised_is_made(promise: Callable[[torch.Tensor], torch.Tensor]) -> None:
+    tensor = promise(torch.tensor([1 + 2j, 3 - 4j]))
+    assert torch.equal(to_torch(from_torch(tensor)), tensor)
 
 
 def test_neither_way_copies() -> None:
+    before = _copies("not_contiguous")
     tensor = torch.arange(12, dtype=torch.float32).reshape(3, 4)
     assert to_torch(from_torch(tensor)).data_ptr() == tensor.data_ptr()
     assert to_torch(from_torch(tensor[1:])).data_ptr() == tensor[1:].data_ptr()
+    assert _copies("not_contiguous") == before
 
 
 def test_the_source_lives_as_long_as_any_view_of_it() -> None:

@@ -20,6 +20,18 @@ class DType(Enum):
     BFLOAT16 = (8, 2)
     FLOAT32 = (9, 4)
     FLOAT64 = (10, 8)
+    UINT16 = (11, 2)
+    UINT32 = (12, 4)
+    UINT64 = (13, 8)
+    COMPLEX32 = (14, 4)
+    COMPLEX64 = (15, 8)
+    COMPLEX128 = (16, 16)
+    FLOAT8_E4M3FN = (17, 1)
+    FLOAT8_E4M3FNUZ = (18, 1)
+    FLOAT8_E5M2 = (19, 1)
+    FLOAT8_E5M2FNUZ = (20, 1)
+    FLOAT8_E8M0FNU = (21, 1)
+    FLOAT4_E2M1FN_X2 = (22, 1)
 
     @property
     def number(self) -> int:

@@ -8,20 +8,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from omni_common.telemetry import names
 from omni_common.tensor import DType, Tensor
 
-_TORCH = {
-    DType.BOOL: torch.bool,
-    DType.UINT8: torch.uint8,
-    DType.INT8: torch.int8,
-    DType.INT16: torch.int16,
-    DType.INT32: torch.int32,
-    DType.INT64: torch.int64,
-    DType.FLOAT16: torch.float16,
-    DType.BFLOAT16: torch.bfloat16,
-    DType.FLOAT32: torch.float32,
-    DType.FLOAT64: torch.float64,
-}
+_TORCH: dict[DType, torch.dtype] = {dtype: getattr(torch, dtype.name.lower()) for dtype in DType}
 _OMNI = {theirs: ours for ours, theirs in _TORCH.items()}
 
 
@@ -62,7 +52,17 @@ def to_torch(tensor: Tensor, device: torch.device | str = "cpu") -> torch.Tensor
 
 
 def from_torch(tensor: torch.Tensor) -> Tensor:
-    """The tensor's own memory where it is contiguous and on the CPU; do not write to it afterwards."""
-    host = tensor.detach().to("cpu").contiguous()
-    flat = host.reshape(-1).view(torch.uint8).numpy()
+    """The tensor's own memory where it is contiguous and on the CPU; do not write to it afterwards.
+
+    What is not is copied once, on its device, and counted; so is what leaves a device.
+    """
+    # Conjugation and negation may be promised only, by a bit beside the memory.
+    dense = tensor.detach().resolve_conj().resolve_neg()
+    if not dense.is_contiguous():
+        names.TENSOR_COPIES.labels("not_contiguous").inc()
+        dense = dense.contiguous()
+    if dense.device.type != "cpu":
+        names.TENSOR_COPIES.labels("device").inc()
+        dense = dense.to("cpu")
+    flat = dense.reshape(-1).view(torch.uint8).numpy()
     return Tensor(_OMNI[tensor.dtype], tuple(tensor.shape), flat.data.toreadonly())

@@ -47,7 +47,24 @@ def outcome_of(reason: Reason | None) -> str:
 # From a step of a small model on a GPU to a whole answer of a large one on a laptop.
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
 # From a small tensor in one pod to gigabytes on a slow network.
-_TRANSFER_SECONDS = (0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10)
+_TRANSFER_SECONDS = (
+    0.00005,
+    0.0001,
+    0.00025,
+    0.0005,
+    0.001,
+    0.0025,
+    0.005,
+    0.01,
+    0.025,
+    0.05,
+    0.1,
+    0.25,
+    0.5,
+    1,
+    2.5,
+    10,
+)
 _COUNTS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 _RATIOS = (0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 1.5, 2, 4, 8)
 
@@ -117,14 +134,20 @@ EDGE_SECONDS = Histogram(
     buckets=_TRANSFER_SECONDS,
 )
 EDGE_WAIT_SECONDS = Histogram(
-    "omni_edge_credit_wait_seconds", "How long a tensor waited for room in an arena.", ["edge"], buckets=_TRANSFER_SECONDS
+    "omni_edge_credit_wait_seconds",
+    "How long a tensor waited for room in an arena.",
+    ["edge"],
+    buckets=_TRANSFER_SECONDS,
 )
 EDGE_RETRIES = Counter("omni_edge_retries_total", "Tensors sent again by the next transport.", ["edge", "transport"])
 EDGE_TRANSPORT = Gauge(
-    "omni_edge_transport_info", "1 for the transport that an edge uses for large tensors, and why.",
+    "omni_edge_transport_info",
+    "1 for the transport that an edge uses for large tensors, and why.",
     ["edge", "transport", "reason"],
 )
-TENSOR_COPIES = Counter("omni_tensor_copies_total", "Tensors copied into an arena, by why.", ["reason"])
+TENSOR_COPIES = Counter(
+    "omni_tensor_copies_total", "Tensors copied on their way where they need not be, by why.", ["reason"]
+)
 CHECKSUM_FAILURES = Counter("omni_checksum_failures_total", "Tensors refused: lost, or not what was sent.")
 
 # The arena, as the process that allocates in it sees its own share.
