@@ -4,6 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
+from pathlib import Path
+
+from omni_common.lifecycle import CannotStart
+from omni_relay.wire.certificates import Certificates
+
+LEAST_TOKEN = 24
+"""Bytes: below, whoever taps one handshake could guess the token."""
 
 
 class Mode(StrEnum):
@@ -21,7 +28,51 @@ class Mode(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """What this relay has and asks for. `token` b"" means that none is asked for."""
+    """What this relay has and asks for. `token` b"" asks for none; `certificates` are there unless the mode is none;
+    `peer_names` () allows every name that the CA signed for."""
 
     mode: Mode = Mode.NONE
     token: bytes = field(default=b"", repr=False)
+    certificates: Certificates | None = None
+    peer_names: frozenset[str] = frozenset()
+
+    @property
+    def open_to_all(self) -> bool:
+        """Whether anybody who reaches the port may push: bearable on a loopback address only."""
+        return self.mode is Mode.NONE and not self.token
+
+
+def load_credentials(
+    mode: Mode,
+    *,
+    token_file: Path | None = None,
+    cert: Path | None = None,
+    key: Path | None = None,
+    ca: Path | None = None,
+    peer_names: tuple[str, ...] = (),
+) -> Credentials:
+    """Reads and tries what the settings name. Raises CannotStart with a sentence for whoever set it up."""
+    token = _read_token(token_file) if token_file else b""
+    names = frozenset(name.lower() for name in peer_names)
+    if mode is Mode.NONE:
+        if cert or key or ca or names:
+            raise CannotStart("There are settings for TLS, but ENCRYPTION is 'none'; drop them, or say 'aead'.")
+        return Credentials(mode, token)
+    if not (cert and key and ca):
+        raise CannotStart(f"ENCRYPTION '{mode}' needs TLS_CERT, TLS_KEY and TLS_CA.")
+    certificates = Certificates(cert, key, ca)
+    try:
+        certificates.current()
+    except (OSError, ValueError) as error:
+        raise CannotStart(f"The certificate, key or CA of this relay cannot be used: {error}.") from error
+    return Credentials(mode, token, certificates, names)
+
+
+def _read_token(path: Path) -> bytes:
+    try:
+        token = path.read_bytes().strip()
+    except OSError as error:
+        raise CannotStart(f"The token in {path} cannot be read: {error.strerror}.") from error
+    if len(token) < LEAST_TOKEN:
+        raise CannotStart(f"The token in {path} has {len(token)} characters; below {LEAST_TOKEN} it could be guessed.")
+    return token

@@ -31,7 +31,7 @@ import hmac
 import os
 import socket
 from dataclasses import dataclass, field
-from enum import IntEnum, StrEnum
+from enum import IntEnum
 from struct import Struct
 
 from cryptography.hazmat.primitives.hashes import SHA256
@@ -40,7 +40,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 from omni_common.deadline import Deadline
 from omni_relay.wire.credentials import Mode
 from omni_relay.wire.pairs import Pair, Pairs
-from omni_relay.wire.record import ChannelLost
+from omni_relay.wire.refusal import HandshakeFailed, Refusal
 
 MAGIC = b"OMNIRELY"
 VERSION = 1
@@ -63,27 +63,6 @@ class Role(IntEnum):
     """The client receives."""
 
 
-class Refusal(StrEnum):
-    """Why no connection came to be; a label of metrics."""
-
-    UNREACHABLE = "unreachable"
-    LOST = "lost"
-    DEADLINE = "deadline"
-    PROTOCOL = "protocol"
-    MODE = "mode"
-    CERTIFICATE = "certificate"
-    PROOF = "proof"
-    FULL = "full"
-
-
-class HandshakeFailed(ChannelLost):
-    """No connection came to be; its socket is closed."""
-
-    def __init__(self, refusal: Refusal, message: str) -> None:
-        super().__init__(message)
-        self.refusal = refusal
-
-
 @dataclass(frozen=True, slots=True)
 class Session:
     """What both ends know after the handshake and nobody else does (if there is TLS or a token)."""
@@ -102,9 +81,10 @@ class Session:
         """16 bytes that name the connection; not secret."""
         return _expand(self.root, b"connection", 16)
 
-    def record_key(self, size: int) -> bytes:
-        """The key of the one direction that the role allows."""
-        return _expand(self.root, b"records of " + self.role.name.encode(), size)
+    @property
+    def record_secret(self) -> bytes:
+        """For the one direction that the role allows."""
+        return _expand(self.root, b"records of " + self.role.name.encode(), 32)
 
 
 class Words:

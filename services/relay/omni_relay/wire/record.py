@@ -77,7 +77,7 @@ class Head(NamedTuple):
 
 
 class Sink(Protocol):
-    """The sending end of a connection. One thread at a time may send; any may cut."""
+    """The sending end of a connection. Any thread may send, one after the other, and any may cut."""
 
     def send(self, kind: Kind, body: Body = b"", *, number: int = 0, offset: int = 0) -> None:
         """The whole record is in the kernel's hands when this returns.
@@ -160,7 +160,7 @@ class HeadReader:
         return Head(kind, flags, length, number, offset, checksum)
 
 
-def body_length(head: Head) -> int:
+def sent_length(head: Head) -> int:
     """How many bytes follow the head on the connection."""
     return 0 if head.kind is Kind.LANDED else head.length
 

@@ -19,6 +19,9 @@ PATIENCE = 12
 """How many times its timeout one read or write may take whose bytes trickle: a limit that only a peer meets which
 means to hold a thread, or a line so slow that no deadline would be kept on it."""
 
+MOMENT = 0.001
+"""Seconds: the least timeout of a call whose deadline is as good as over; 0 would mean not to block at all."""
+
 _TIMEVAL = Struct("@ll")
 
 

@@ -1,0 +1,121 @@
+"""This relay's certificate, key and CA: read again when the files change, so that new connections use the new ones.
+
+TLS between relays is 1.3 only, with a certificate of the mesh's CA from both ends and no session tickets: nothing is
+resumed, so every connection checks the certificates of its day. Host names are not compared, since relays are dialled
+by the addresses of pods, which no certificate knows. Instead the setting of peer names may say whose certificates are
+welcome; without it, whoever has a certificate of this CA is a member of the mesh, so the CA must sign for no one else.
+
+What is read is tried before it is used, by a TLS handshake with itself in memory. That finds just what a peer would
+find: an expired certificate, one of another CA, a key that does not fit, a use that is not allowed. New files that do
+not stand the trial (or are half written) leave the old ones in use, with one line in the log.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import logging
+import ssl
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+
+from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509 import load_pem_x509_certificates
+
+logger = logging.getLogger(__name__)
+
+_FLIGHTS = 4
+"""Messages that a TLS 1.3 handshake takes, with one to spare."""
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """The files as they were at one moment. `fingerprint` is the SHA-256 of this relay's own certificate."""
+
+    client: ssl.SSLContext
+    server: ssl.SSLContext
+    fingerprint: bytes
+
+
+class Certificates:
+    """The files, and what was last read from them. Any thread."""
+
+    def __init__(self, cert: Path, key: Path, ca: Path) -> None:
+        self._files = (cert, key, ca)
+        self._seen: object = None
+        self._loaded: Loaded | None = None
+        self._lock = threading.Lock()
+
+    def current(self) -> Loaded:
+        """For a new connection. Raises OSError or ValueError, as `load`, only if nothing good was ever read."""
+        with self._lock:
+            seen = self._look()
+            if self._loaded is None or seen != self._seen:
+                self._loaded = self._reload()
+                self._seen = seen
+            return self._loaded
+
+    def _look(self) -> object:
+        with contextlib.suppress(OSError):
+            return tuple((status.st_mtime_ns, status.st_ino, status.st_size) for status in map(Path.stat, self._files))
+        return None
+
+    def _reload(self) -> Loaded:
+        try:
+            return load(*self._files)
+        except (OSError, ValueError) as error:
+            if self._loaded is None:
+                raise
+            logger.warning("new certificates cannot be used; the old ones stay", extra={"why": str(error)})
+            return self._loaded
+
+
+def load(cert: Path, key: Path, ca: Path) -> Loaded:
+    """Raises OSError or ValueError, whose message says what is wrong with which file."""
+    for path in (cert, key, ca):
+        try:
+            path.read_bytes()
+        except OSError as error:
+            raise OSError(f"{path} cannot be read ({error.strerror})") from error
+    try:
+        client = make_context(ssl.PROTOCOL_TLS_CLIENT, cert, key, ca)
+        server = make_context(ssl.PROTOCOL_TLS_SERVER, cert, key, ca)
+        own = load_pem_x509_certificates(cert.read_bytes())[0].public_bytes(Encoding.DER)
+    except ssl.SSLError as error:
+        raise ValueError(f"{cert}, {key} or {ca} is no PEM, or the key is another's ({error.reason})") from error
+    _try(client, server, cert)
+    return Loaded(client, server, fingerprint(own))
+
+
+def make_context(purpose: int, cert: Path, key: Path, ca: Path) -> ssl.SSLContext:
+    """`purpose` is ssl.PROTOCOL_TLS_SERVER or PROTOCOL_TLS_CLIENT. Raises OSError, of which SSLError is a kind."""
+    context = ssl.SSLContext(purpose)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_REQUIRED
+    context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_TICKET
+    context.load_cert_chain(cert, key)
+    context.load_verify_locations(ca)
+    if purpose == ssl.PROTOCOL_TLS_SERVER:
+        context.num_tickets = 0
+    return context
+
+
+def fingerprint(certificate: bytes) -> bytes:
+    """Of a certificate in DER."""
+    return hashlib.sha256(certificate).digest()
+
+
+def _try(client: ssl.SSLContext, server: ssl.SSLContext, cert: Path) -> None:
+    up, down = ssl.MemoryBIO(), ssl.MemoryBIO()
+    ends = (client.wrap_bio(down, up), server.wrap_bio(up, down, server_side=True))
+    try:
+        for _ in range(_FLIGHTS):
+            for end in ends:
+                with contextlib.suppress(ssl.SSLWantReadError):
+                    end.do_handshake()
+    except ssl.SSLCertVerificationError as error:
+        raise ValueError(f"peers would refuse {cert}: {error.verify_message}") from error
+    except ssl.SSLError as error:
+        raise ValueError(f"peers would refuse {cert}: {error.reason}") from error
