@@ -5,6 +5,9 @@ A process says so in a table of its own, a small file `holds/<name>-<random>` th
 it writes the hold *first* and checks that the slot is still leased *then*. Whoever wants bytes back without their
 consumers' word goes the other way: wipe first, wait SETTLE, look at the tables then, and reuse only what is in none
 of them. So either the wipe is seen by the check, or the hold is seen by the look.
+
+Whoever dies leaves a table that nobody has locked, and holds nothing any more. A forked child has no part in its
+parent's table: it lets go of the lock at once, and what it drops stays held, since it is the parent that holds it.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ import mmap
 import os
 import secrets
 import threading
+import time
 import weakref
 from array import array
 from bisect import bisect_left
@@ -21,8 +25,11 @@ from collections import deque
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Self
+
+from omni_common.arena.layout import SlotHead
 
 # Seconds between a wipe and the look at the tables: far beyond the time that a processor keeps a store to itself, so
 # that a hold written before a check that saw no wipe is seen by then.
@@ -32,7 +39,11 @@ ENTRIES = 8191
 """What a table holds at a time; it fills 64 KiB with its first word."""
 
 _SIZE = 8 * (1 + ENTRIES)
+# An entry is where a slot's head begins, a multiple of 64, or where an extent does and this bit.
+_WRITING = 1
 _DRAFT = ".draft"
+# How old a draft is whose maker must have died: making one takes microseconds.
+_DRAFT_SECONDS = 10.0
 
 
 class HoldTable:
@@ -40,7 +51,6 @@ class HoldTable:
     process's death the relay removes it.
 
     `hold_*` may be called by any thread; `drop` also by finalizers, inside the garbage collector: it takes no lock.
-    In a forked child the table is nobody's: what the child drops stays held, since it is its parent that holds it.
     """
 
     def __init__(self, path: Path, lock: int) -> None:
@@ -57,33 +67,28 @@ class HoldTable:
         self._growing = threading.Lock()
         self._end = weakref.finalize(self, _end, path, lock)
         self._end.atexit = False
-        _tables.add(self)
+        _forget_in_forked_children(self)
 
     @classmethod
     def create(cls, folder: Path, name: str) -> Self:
         """A table in the pod's shared folder; `name` is for people who look. Raises OSError when there is no room."""
-        holds = _folder(folder)
-        while True:  # again only if somebody removed the draft between its making and its locking
-            path = holds / f"{name}-{secrets.token_hex(8)}"
-            draft = path.with_name(path.name + _DRAFT)
-            file = os.open(draft, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o660)
-            try:
-                os.fchmod(file, 0o660)
-                fcntl.flock(file, fcntl.LOCK_EX)  # waits at most for a look at it
-                os.posix_fallocate(file, 0, _SIZE)
-                draft.rename(path)  # it gets its name last: who sees the name sees the lock
-            except FileNotFoundError:
-                os.close(file)
-            except OSError:
-                os.close(file)
-                draft.unlink(missing_ok=True)
-                raise
-            else:
-                return cls(path, file)
+        path = _folder(folder) / f"{name}-{secrets.token_hex(8)}"
+        draft = path.with_name(path.name + _DRAFT)
+        file = os.open(draft, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o660)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.fchmod(file, 0o660)  # whatever the umask: stages of other users share the pod's group
+            os.posix_fallocate(file, 0, _SIZE)
+            draft.rename(path)  # it gets its name last: who sees the name sees the lock
+        except OSError:
+            os.close(file)
+            draft.unlink(missing_ok=True)
+            raise
+        return cls(path, file)
 
     def hold_slot(self, offset: int) -> int | None:
         """Holds the slot whose bytes begin there: the entry, for `drop`. None when the table is full."""
-        return self._hold(offset - _HEAD)
+        return self._hold(offset - SlotHead.SIZE)
 
     def hold_extent(self, offset: int) -> int | None:
         """Says that this process writes in the extent that begins there."""
@@ -113,17 +118,13 @@ class HoldTable:
         self._words[entry] = word
         return entry
 
-    def _disown(self) -> None:
-        # In a forked child. Closing the descriptor leaves the parent's lock; keeping it would keep a dead parent's.
+    def disown(self) -> None:
+        """What a forked child does with its parent's table: it changes nothing in it any more, and lets go of the lock,
+        which the parent keeps and which would outlive the parent otherwise."""
         if self._file is not None:
             self._end.detach()
             os.close(self._file)
             self._file = None
-
-
-# A word is where a slot's head begins, a multiple of 64, or where an extent does and this bit.
-_WRITING = 1
-_HEAD = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,22 +186,29 @@ class HoldTables:
         if _dead(file):
             return ()
         # Not mapped: a table that is cut short must not end its readers.
-        words = array("Q", os.pread(file, _SIZE, 0))
+        data = os.pread(file, _SIZE, 0)
+        words = array("Q", data[: len(data) // 8 * 8])
         return [word for word in words[1 : 1 + words[0]] if word] if words else ()
 
 
 _READING = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 
-# Every table of this process, for the moment after a fork.
 _tables: weakref.WeakSet[HoldTable] = weakref.WeakSet()
 
 
-def _after_fork() -> None:
+def _forget_in_forked_children(table: HoldTable) -> None:
+    _watch_forks()
+    _tables.add(table)
+
+
+@cache
+def _watch_forks() -> None:
+    os.register_at_fork(after_in_child=_disown_all)
+
+
+def _disown_all() -> None:
     for table in tuple(_tables):
-        table._disown()
-
-
-os.register_at_fork(after_in_child=_after_fork)
+        table.disown()
 
 
 def _folder(folder: Path) -> Path:
@@ -227,15 +235,21 @@ def _dead(file: int) -> bool:
 
 
 def _remove_if_dead(path: Path) -> bool:
-    with suppress(OSError):  # gone meanwhile, its owner lives and has the lock, or nothing of ours
+    with suppress(OSError):  # gone meanwhile, or nothing of ours
         file = os.open(path, _READING)
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if _is_new_draft(path, file) or not _dead(file):
+                return False
             path.unlink()
             return True
         finally:
             os.close(file)
     return False
+
+
+def _is_new_draft(path: Path, file: int) -> bool:
+    """Between its making and its locking nobody has the lock of a draft."""
+    return path.name.endswith(_DRAFT) and time.time() - os.fstat(file).st_mtime < _DRAFT_SECONDS
 
 
 def _end(path: Path, file: int) -> None:

@@ -187,7 +187,7 @@ class ArenaWriter:
         """Ends a request's leases now: no new view can be made. Views of them may live, so the bytes come back when
         their consumers release them, or by `reclaim`."""
         now = self._clock()
-        for lease in sorted(self._requests.pop(key, ()), key=lambda lease: lease.slot.generation):
+        for lease in self._requests.pop(key, ()):
             self._wipe(lease, now)
 
     def reclaim(self, now: float) -> int:
