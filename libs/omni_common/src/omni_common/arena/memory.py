@@ -98,7 +98,7 @@ class Arena:
 
     @property
     def intact(self) -> bool:
-        """False once the file was cut short: reading beyond its end would be SIGBUS."""
+        """False once the file was cut short."""
         return os.fstat(self._file).st_size >= self.size
 
     def extent_epoch(self, index: int) -> int:

@@ -61,7 +61,8 @@ class ArenaReader:
     def _lend(self, ref: ArenaSlot, length: int, check: Callable[[memoryview], None], released: Released) -> memoryview:
         slot = ArenaSlot()
         slot.CopyFrom(ref)  # of its own: a part of a reference would keep all of its message in memory
-        # First the hold, then the checks: see `holds`.
+        self._check_place(slot, length)
+        # First the hold, then the check: see `holds`.
         if (entry := self._holds.hold_slot(slot.offset)) is None:
             return self._copy(slot, length, check, released)
         with ExitStack() as undo:
@@ -81,13 +82,16 @@ class ArenaReader:
         released(slot)
         return data
 
+    def _check_place(self, slot: ArenaSlot, length: int) -> None:
+        if slot.extent >= MAX_EXTENTS or slot.offset < EXTENTS + SlotHead.SIZE or slot.offset % ALIGNMENT:
+            raise LeaseLost("the reference names no slot of the arena")
+        # A look at the size each time: reading beyond the end of a file that shrank would be SIGBUS.
+        if slot.offset + length > self._arena.size or not self._arena.intact:
+            raise LeaseLost("the reference reaches beyond the arena")
+
     def _leased(self, slot: ArenaSlot, length: int) -> memoryview:
         """Raises LeaseLost unless the slot is leased just now, under that generation, to `length` bytes."""
         arena, offset = self._arena, slot.offset
-        if slot.extent >= MAX_EXTENTS or offset < EXTENTS + SlotHead.SIZE or offset % ALIGNMENT:
-            raise LeaseLost("the reference names no slot of the arena")
-        if offset + length > arena.size or not arena.intact:
-            raise LeaseLost("the reference reaches beyond the arena")
         if not slot.epoch or arena.extent_epoch(slot.extent) != slot.epoch:
             raise LeaseLost("its producer is gone")
         head = SlotHead.parse(arena.readonly.view[offset - SlotHead.SIZE : offset])
