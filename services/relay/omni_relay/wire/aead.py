@@ -159,6 +159,9 @@ class AeadSource:
         except InvalidTag as error:
             raise BadRecord("A record is not the one that the peer sealed.") from error
 
+    def fileno(self) -> int:
+        return self._line.fileno()
+
     def cut(self) -> None:
         self._line.cut()
 

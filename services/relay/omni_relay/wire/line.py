@@ -20,6 +20,8 @@ class Line(Protocol):
     def read(self, into: memoryview) -> None:
         """Fills `into`, which is not empty. Raises ChannelLost."""
 
+    def fileno(self) -> int: ...
+
     def cut(self) -> None: ...
 
     def close(self) -> None: ...
@@ -54,6 +56,9 @@ class TcpLine:
 
     def read(self, into: memoryview) -> None:
         sockets.read_whole(self._receive, into, self._timeout)
+
+    def fileno(self) -> int:
+        return self._socket.fileno()
 
     def cut(self) -> None:
         sockets.cut(self._socket)

@@ -68,6 +68,9 @@ class PlainSource:
                 raise BodyDamaged("A piece does not match its checksum.")
             raise BadRecord("A message does not match its checksum.")
 
+    def fileno(self) -> int:
+        return self._line.fileno()
+
     def cut(self) -> None:
         self._line.cut()
 

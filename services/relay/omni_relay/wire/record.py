@@ -109,6 +109,9 @@ class Source(Protocol):
         what `into` holds is not to be used.
         """
 
+    def fileno(self) -> int:
+        """The socket's descriptor, for whoever waits beside it for the peer to hang up."""
+
     def cut(self) -> None: ...
 
     def close(self) -> None: ...

@@ -37,6 +37,9 @@ class TlsLine:
     def _read(self, into: memoryview) -> int:
         return int(self._tls.read(len(into), into))
 
+    def fileno(self) -> int:
+        return self._socket.fileno()
+
     def cut(self) -> None:
         sockets.cut(self._tls)
 
