@@ -38,7 +38,7 @@ class TlsLine:
         return int(self._tls.read(len(into), into))
 
     def fileno(self) -> int:
-        return self._socket.fileno()
+        return self._tls.fileno()
 
     def cut(self) -> None:
         sockets.cut(self._tls)
