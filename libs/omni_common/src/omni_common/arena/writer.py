@@ -40,6 +40,8 @@ class _Lease:
     """References that were sent and not released."""
     mine: bool = False
     """The producer's own views live."""
+    lost: bool = False
+    """Somebody who will never say that it stopped looking may look at it."""
     wiped: float | None = None
     """Since when no new view can be made."""
 
@@ -147,12 +149,21 @@ class ArenaWriter:
     def put(self, tensor: Tensor, key: RequestKey | None, expires: float) -> ArenaSlot | None:
         """Copies the tensor into a new slot, leased until `expires` on this writer's clock: one reference, which one
         `release` ends. None: no room in the extents just now."""
-        lease = self._lease(tensor.nbytes, key, expires)
+        reserved = self.reserve(tensor.nbytes, key, expires)
+        if reserved is None:
+            return None
+        slot, data = reserved
+        data[:] = tensor.data
+        return slot
+
+    def reserve(self, length: int, key: RequestKey | None, expires: float) -> tuple[ArenaSlot, memoryview] | None:
+        """As `put`, and the caller writes the bytes before anybody hears of the slot: who needs several takes them all
+        first and copies only if there is room for all."""
+        lease = self._lease(length, key, expires)
         if lease is None:
             return None
         offset = lease.slot.offset
-        self._arena.view[offset : offset + lease.length] = tensor.data
-        return self._send(lease)
+        return self._send(lease), self._arena.view[offset : offset + length]
 
     def allocate(self, length: int, key: RequestKey | None, expires: float) -> memoryview | None:
         """Bytes of a new slot to be written in place; a tensor made on them is sent without a copy (`slot_of`). The
@@ -175,13 +186,12 @@ class ArenaWriter:
 
     def release(self, slot: ArenaSlot) -> bool:
         """Ends one reference. False for one that is not leased: released before, reclaimed, another extent's."""
-        lease = self._leases.get((slot.epoch, slot.generation))
-        if lease is None or (lease.slot.extent, lease.slot.offset) != (slot.extent, slot.offset) or not lease.uses:
-            return False
-        lease.uses -= 1
-        self._notice_dropped()
-        self._free_if_done(lease)
-        return True
+        return self._end_use(slot, lost=False)
+
+    def lose(self, slot: ArenaSlot) -> bool:
+        """Ends one reference whose holder will never say that it looks no more. Once nothing else needs the slot it is
+        wiped, and comes back by `reclaim`; references that others hold go on. False as in `release`."""
+        return self._end_use(slot, lost=True)
 
     def release_request(self, key: RequestKey) -> None:
         """Ends a request's leases now: no new view can be made. Views of them may live, so the bytes come back when
@@ -200,6 +210,16 @@ class ArenaWriter:
             over.append(self._wiped.popleft())
         over = [lease for lease in over if self._is_leased(lease)]
         return self._free_unheld(over, self._tables.look()) if over else 0
+
+    def _end_use(self, slot: ArenaSlot, *, lost: bool) -> bool:
+        lease = self._leases.get((slot.epoch, slot.generation))
+        if lease is None or (lease.slot.extent, lease.slot.offset) != (slot.extent, slot.offset) or not lease.uses:
+            return False
+        lease.uses -= 1
+        lease.lost = lease.lost or lost
+        self._notice_dropped()
+        self._free_if_done(lease)
+        return True
 
     def _lease(self, length: int, key: RequestKey | None, expires: float) -> _Lease | None:
         self._notice_dropped()
@@ -253,7 +273,11 @@ class ArenaWriter:
             self._free_if_done(lease)
 
     def _free_if_done(self, lease: _Lease) -> None:
-        if not lease.uses and not lease.mine:
+        if lease.uses or lease.mine:
+            return
+        if lease.lost and not lease.granted.revoked:
+            self._wipe(lease, self._clock())
+        else:
             self._free(lease)
 
     def _free_unheld(self, over: Iterable[_Lease], held: Held) -> int:
