@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from tests.unit.common.arena_refs import EXTENT, FOREVER, Pod, never, noise, octets, ref_to
 
+from omni.common.v1.tensor_pb2 import ArenaSlot
 from omni_common.arena import ArenaWriter
 from omni_common.arena.holds import SETTLE
 from omni_common.arena.layout import SlotHead
@@ -37,7 +38,7 @@ def test_what_is_reserved_is_filled_later_and_then_read(pod: Pod, writer: ArenaW
     slot, data = reserved
     assert writer.leases == 1
     data[:] = DATA
-    released = []
+    released: list[ArenaSlot] = []
     assert bytes(pod.reader().view(ref_to(octets(DATA), slot), released.append).data) == DATA
     assert writer.release(slot)
     assert writer.leases == 0
@@ -84,7 +85,7 @@ def test_what_one_user_loses_the_others_keep(pod: Pod, writer: ArenaWriter, cloc
     assert first is not None
     assert second is not None
     assert writer.lose(first)
-    released = []
+    released: list[ArenaSlot] = []
     assert bytes(pod.reader().view(ref_to(octets(DATA), second), released.append).data) == DATA
     assert writer.release(second)
     clock.advance(SETTLE)
