@@ -128,7 +128,6 @@ def test_a_process_holds_the_extents_in_which_it_writes(pod: Pod, writer: ArenaW
         assert pod.tables.held(extent.offset, extent.end)
     assert writer.take_back() == second
     assert not pod.tables.held(second.offset, second.end)
-    del writer
     assert pod.tables.held(first.offset, first.end)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -92,6 +93,7 @@ def _cut(path: Path) -> None:
 )
 def test_what_is_no_arena_is_neither_taken_up_nor_opened(tmp_path: Path, make: Callable[[Path], None]) -> None:
     make(tmp_path / "arena")
+    gc.collect()
     before = os.listdir("/proc/self/fd")
     assert Arena.adopt(tmp_path, SIZE) is None
     with pytest.raises((LeaseLost, OSError)):
@@ -108,6 +110,7 @@ def test_an_arena_that_cannot_be_made_leaves_nothing(tmp_path: Path) -> None:
 
 
 def test_a_closed_arena_has_no_descriptor_once_its_views_are_gone(tmp_path: Path) -> None:
+    gc.collect()
     before = os.listdir("/proc/self/fd")
     arena = Arena.create(tmp_path, SIZE)
     ended: list[str] = []

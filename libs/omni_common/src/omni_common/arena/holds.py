@@ -22,7 +22,6 @@ import weakref
 from array import array
 from bisect import bisect_left
 from collections import deque
-from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
@@ -152,13 +151,15 @@ class HoldTables:
     def __init__(self, folder: Path) -> None:
         self._folder = _folder(folder)
         self._files: dict[str, int] = {}
+        self._dead: set[str] = set()
         self._close = weakref.finalize(self, _close_all, self._files)
         self._close.atexit = False
 
     def look(self) -> Held:
         """Counts only for what was wiped at least SETTLE ago."""
         self._find()
-        words = [word for name in tuple(self._files) for word in self._words(name)]
+        self._forget_dead()
+        words = [word for file in self._files.values() for word in _words_of(file)]
         slots = sorted(word for word in words if not word & _WRITING)
         return Held(slots, sorted(word & ~_WRITING for word in words if word & _WRITING))
 
@@ -175,20 +176,25 @@ class HoldTables:
 
     def _find(self) -> None:
         names = {name for name in os.listdir(self._folder) if not name.endswith(_DRAFT)}
+        self._dead &= names
         for name in self._files.keys() - names:
             os.close(self._files.pop(name))
-        for name in names - self._files.keys():
+        for name in names - self._files.keys() - self._dead:
             with suppress(OSError):  # removed meanwhile, or nothing of ours
                 self._files[name] = os.open(self._folder / name, _READING)
 
-    def _words(self, name: str) -> Iterable[int]:
-        file = self._files[name]
-        if _dead(file):
-            return ()
-        # Not mapped: a table that is cut short must not end its readers.
-        data = os.pread(file, _SIZE, 0)
-        words = array("Q", data[: len(data) // 8 * 8])
-        return [word for word in words[1 : 1 + words[0]] if word] if words else ()
+    def _forget_dead(self) -> None:
+        # Names are never used again.
+        for name in [name for name, file in self._files.items() if _dead(file)]:
+            os.close(self._files.pop(name))
+            self._dead.add(name)
+
+
+def _words_of(file: int) -> list[int]:
+    # Not mapped: a table that is cut short must not end its readers.
+    data = os.pread(file, _SIZE, 0)
+    words = array("Q", data[: len(data) // 8 * 8])
+    return [word for word in words[1 : 1 + words[0]] if word] if words else []
 
 
 _READING = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
