@@ -1,1 +1,5 @@
-"""The connections to the relays of other pods: what is pushed to them, and what they push."""
+"""The other relays: pushing to them, and catching what they push."""
+
+from omni_relay.peers.peers import Peers, PeerSettings
+
+__all__ = ["PeerSettings", "Peers"]

@@ -23,9 +23,9 @@ class CarrierFailed(Exception):
 class PushCarrier(Protocol):
     """The pusher's end. One thread at a time carries; `close` may come from any."""
 
-    def carry(self, sink: Sink, head: Head, piece: memoryview, place: int) -> None:
-        """Moves one piece to `place` of the receiver's arena. `piece` is not read any more when this returns or
-        raises. Raises ChannelLost, CarrierFailed."""
+    def carry(self, sink: Sink, piece: memoryview, place: int, *, number: int, offset: int) -> None:
+        """Moves the piece at `offset` of the transfer `number` to `place` of the receiver's arena. `piece` is not read
+        any more when this returns or raises. Raises ChannelLost, CarrierFailed."""
 
     def close(self) -> None:
         """When it returns, nothing reads this arena for the connection any more. Idempotent."""
