@@ -95,7 +95,7 @@ def make_context(purpose: int, cert: Path, key: Path, ca: Path) -> ssl.SSLContex
     context.check_hostname = False
     context.verify_mode = ssl.CERT_REQUIRED
     context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_TICKET
-    context.load_cert_chain(cert, key)
+    context.load_cert_chain(cert, key, password="")  # of an encrypted key: an error instead of a prompt
     context.load_verify_locations(ca)
     if purpose == ssl.PROTOCOL_TLS_SERVER:
         context.num_tickets = 0

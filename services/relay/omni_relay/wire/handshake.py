@@ -51,7 +51,7 @@ _LABEL = b"omni relay v1 "
 _PREAMBLE = Struct("<8sBB6x")
 _HELLO = Struct("<B7x16s32s")
 _VERDICT = Struct("<B32s")
-_ACCEPTED, _REFUSED = 1, 2
+_ACCEPTED, _REFUSED, _FULL = 1, 2, 3
 
 
 class Role(IntEnum):
@@ -88,14 +88,15 @@ class Session:
 
 
 class Words:
-    """A socket during the handshake: whole messages of known size, all before one deadline."""
+    """A socket during the handshake: whole messages of known size, all before one deadline.
+
+    `read` and `write` raise OSError, of which TimeoutError and SSLError are kinds, and HandshakeFailed."""
 
     def __init__(self, sock: socket.socket, deadline: Deadline) -> None:
         self._socket = sock
         self._deadline = deadline
 
     def read(self, size: int) -> bytes:
-        """Raises HandshakeFailed."""
         said = bytearray()
         while len(said) < size:
             if not (more := self._hurry().recv(size - len(said))):
@@ -104,7 +105,6 @@ class Words:
         return bytes(said)
 
     def write(self, data: bytes) -> None:
-        """Raises HandshakeFailed."""
         self._hurry().sendall(data)
 
     def _hurry(self) -> socket.socket:
@@ -156,33 +156,51 @@ def prove(words: Words, mode: Mode, certificates: bytes, token: bytes, pair: Pai
     words.write(_client_proof(root))
     verdict, proof = _VERDICT.unpack(words.read(_VERDICT.size))
     if verdict != _ACCEPTED:
-        raise HandshakeFailed(Refusal.PROOF, "The peer refused this relay: the tokens of the two are not the same.")
+        raise _turned_away(verdict, role)
     if not hmac.compare_digest(proof, _server_proof(root)):
         raise HandshakeFailed(Refusal.PROOF, "The peer does not know this relay's token.")
     return Session(role, pair or Pair(identity, _pair_secret(root)), root)
 
 
+def _turned_away(verdict: int, role: Role) -> HandshakeFailed:
+    if verdict == _FULL:
+        return HandshakeFailed(Refusal.FULL, "The peer has no room for another connection.")
+    if role is Role.REPLY:
+        return HandshakeFailed(Refusal.PROOF, "The peer no longer knows the push connection of this reply connection.")
+    return HandshakeFailed(Refusal.PROOF, "The peer refused this relay: the tokens of the two are not the same.")
+
+
 def check_proof(words: Words, mode: Mode, certificates: bytes, token: bytes, pairs: Pairs) -> Session:
-    """The server's side. An unknown pair and a wrong proof look the same from outside. Raises HandshakeFailed."""
+    """The server's side. A push connection's pair then waits in `pairs`. An unknown pair and a wrong proof look the
+    same from outside. Raises HandshakeFailed."""
     hello = words.read(_HELLO.size)
     number, identity, _ = _HELLO.unpack(hello)
-    if number not in (Role.PUSH, Role.REPLY):
+    if number not in tuple(Role):
         raise HandshakeFailed(Refusal.PROTOCOL, f"The peer asks for a connection of the unknown role {number}.")
-    role = Role(number)
-    pair = pairs.find(identity) if role is Role.REPLY else None
     challenge = os.urandom(RANDOM_SIZE)
     words.write(challenge)
     proof = words.read(PROOF_SIZE)
-    key = token if role is Role.PUSH else pair.secret if pair else os.urandom(RANDOM_SIZE)
+    opens = number == Role.PUSH
+    pair = None if opens else pairs.find(identity)
+    key = token if opens else pair.secret if pair else os.urandom(RANDOM_SIZE)
     root = _root(key, mode, hello, challenge, certificates)
-    known = hmac.compare_digest(proof, _client_proof(root))
-    agreed = pair or Pair(identity, _pair_secret(root))
-    if not (known and (pairs.add(agreed) if role is Role.PUSH else pairs.claim(agreed))):
-        words.write(_VERDICT.pack(_REFUSED, bytes(PROOF_SIZE)))
-        why = "does not know the token" if role is Role.PUSH else "is not the one whose push connection it names"
-        raise HandshakeFailed(Refusal.PROOF, f"The peer {why}.")
-    words.write(_VERDICT.pack(_ACCEPTED, _server_proof(root)))
-    return Session(role, agreed, root)
+    pair = pair or Pair(identity, _pair_secret(root))
+    if not hmac.compare_digest(proof, _client_proof(root)):
+        why = "does not know the token" if opens else "is not the one whose push connection it names"
+        raise _refuse(words, _REFUSED, Refusal.PROOF, f"The peer {why}.")
+    if not (pairs.add(pair) if opens else pairs.claim(pair)):
+        raise _refuse(words, _FULL, Refusal.FULL, "There are too many connections, or this one has been made before.")
+    try:
+        words.write(_VERDICT.pack(_ACCEPTED, _server_proof(root)))
+    except OSError:
+        pairs.forget(pair)
+        raise
+    return Session(Role(number), pair, root)
+
+
+def _refuse(words: Words, verdict: int, refusal: Refusal, message: str) -> HandshakeFailed:
+    words.write(_VERDICT.pack(verdict, bytes(PROOF_SIZE)))
+    return HandshakeFailed(refusal, message)
 
 
 def _root(key: bytes, mode: Mode, hello: bytes, challenge: bytes, certificates: bytes) -> bytes:

@@ -13,7 +13,7 @@ from typing import TypeVar
 from omni_common.deadline import Deadline
 from omni_relay.wire.connect import PushAccepted, PushDialled, ReplyAccepted, accept, dial_push, dial_reply
 from omni_relay.wire.credentials import Credentials
-from omni_relay.wire.pairs import Pairs
+from omni_relay.wire.pairs import Pair, Pairs
 from omni_relay.wire.record import Sink, Source
 from omni_relay.wire.sockets import Link
 
@@ -31,13 +31,14 @@ def noise(size: int, seed: int = 0) -> bytes:
 
 
 class Door:
-    """Where one relay listens. What it answers is the future's result."""
+    """Where one relay listens. All connections that were made by it are closed with it."""
 
     def __init__(self, credentials: Credentials, link: Link = LINK) -> None:
         self._credentials = credentials
         self._link = link
         self._threads = ThreadPoolExecutor(4)
         self._listener = socket.create_server(("127.0.0.1", 0))
+        self._ends: list[Sink | Source] = []
         self.pairs = Pairs()
         self.port = self._listener.getsockname()[1]
         self.address = f"127.0.0.1:{self.port}"
@@ -48,24 +49,40 @@ class Door:
     def __exit__(self, *_: object) -> None:
         self._listener.close()
         self._threads.shutdown()
-
-    def answer(self, seconds: float = PATIENCE) -> Future[PushAccepted | ReplyAccepted]:
-        return self.beside(self._answer, seconds)
+        for end in self._ends:
+            end.close()
 
     def beside(self, work: Callable[..., Value], *args: object) -> Future[Value]:
         """In a thread of its own, as the other end of what the test does."""
         return self._threads.submit(work, *args)
 
+    def answer(self, seconds: float = PATIENCE) -> Future[PushAccepted | ReplyAccepted]:
+        """To the next connection that comes in."""
+        return self.beside(self._answer, seconds)
+
     def _answer(self, seconds: float) -> PushAccepted | ReplyAccepted:
         sock, _ = self._listener.accept()
-        return accept(sock, self._credentials, self._link, self.pairs, Deadline.after(seconds))
+        accepted = accept(sock, self._credentials, self._link, self.pairs, Deadline.after(seconds))
+        self._ends.append(accepted.source if isinstance(accepted, PushAccepted) else accepted.sink)
+        return accepted
 
-    def push(self, credentials: Credentials | None = None) -> tuple[PushDialled, PushAccepted]:
+    def push(self, credentials: Credentials | None = None, address: str = "") -> tuple[PushDialled, PushAccepted]:
+        """A push connection by a client with these credentials; the door's own by default."""
         answer = self.answer()
-        dialled = dial_push(self.address, credentials or self._credentials, self._link, Deadline.after(PATIENCE))
+        to, mine = address or self.address, credentials or self._credentials
+        dialled = dial_push(to, mine, self._link, Deadline.after(PATIENCE))
+        self._ends.append(dialled.sink)
         accepted = answer.result(PATIENCE)
         assert isinstance(accepted, PushAccepted)
         return dialled, accepted
+
+    def reply(self, pair: Pair) -> tuple[Source, ReplyAccepted]:
+        answer = self.answer()
+        source = dial_reply(self.address, self._credentials, self._link, pair, Deadline.after(PATIENCE))
+        self._ends.append(source)
+        accepted = answer.result(PATIENCE)
+        assert isinstance(accepted, ReplyAccepted)
+        return source, accepted
 
 
 @dataclass(frozen=True)
@@ -87,12 +104,5 @@ def meeting(credentials: Credentials, link: Link = LINK) -> Iterator[Met]:
     """A whole pair; all of it is closed afterwards."""
     with Door(credentials, link) as door:
         push, pushed = door.push()
-        answer = door.answer()
-        replied = dial_reply(door.address, credentials, link, push.pair, Deadline.after(PATIENCE))
-        reply = answer.result(PATIENCE)
-        assert isinstance(reply, ReplyAccepted)
-        try:
-            yield Met(push, pushed, reply, replied)
-        finally:
-            for end in (push.sink, pushed.source, reply.sink, replied):
-                end.close()
+        replied, reply = door.reply(push.pair)
+        yield Met(push, pushed, reply, replied)
