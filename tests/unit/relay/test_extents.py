@@ -236,8 +236,8 @@ def test_what_could_not_be_handed_over_is_the_peers_again(world: World) -> None:
     extent = world.want(FAR)
     assert extent is not None
     slot = world.deliver(extent, "echo")
-    world.do(world.core.withdraw(slot, world.now))
-    assert world.freed == []
+    assert world.core.withdraw(slot, world.now) == []
+    assert world.core.withdraw(slot, world.now) is None
     world.give_back(FAR, extent)
 
 

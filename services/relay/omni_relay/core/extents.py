@@ -147,11 +147,12 @@ class Extents:
         grant.arrivals[arrival.slot.offset] = arrival
         return True
 
-    def withdraw(self, slot: SlotName, now: float) -> list[Command]:
-        """It could not be handed over: the slot is the peer's again."""
+    def withdraw(self, slot: SlotName, now: float) -> list[Command] | None:
+        """It could not be handed over: the slot is the peer's again. None: it has been freed meanwhile, and the peer
+        told."""
         found = self._arrival(slot)
         if found is None:
-            return []
+            return None
         grant, _ = found
         del grant.arrivals[slot.offset]
         return self._revoke_if_empty(grant, now)
