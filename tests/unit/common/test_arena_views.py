@@ -236,6 +236,17 @@ def test_a_place_that_is_never_sent_comes_back_when_nobody_has_it(writer: ArenaW
     assert writer.put(octets(bytes(EXTENT - SlotHead.SIZE)), KEY, 1.0) is not None
 
 
+def test_a_place_whose_producer_let_go_comes_back_with_its_last_release(writer: ArenaWriter) -> None:
+    place = _place(writer, b"abc")
+    slot = writer.slot_of(octets(place))
+    assert slot is not None
+    del place
+    gc.collect()
+    assert writer.release(slot)
+    assert not writer.release(slot)
+    assert (writer.leases, writer.in_use) == (0, 0)
+
+
 def test_nobody_can_view_a_place_before_it_is_sent(writer: ArenaWriter, reader: ArenaReader) -> None:
     early = put(writer, b"abc")
     place = _place(writer, b"xyz")

@@ -212,12 +212,12 @@ class ArenaWriter:
         return self._free_unheld(over, self._tables.look()) if over else 0
 
     def _end_use(self, slot: ArenaSlot, *, lost: bool) -> bool:
+        self._notice_dropped()  # first: after the last use this very lease might be freed by it
         lease = self._leases.get((slot.epoch, slot.generation))
         if lease is None or (lease.slot.extent, lease.slot.offset) != (slot.extent, slot.offset) or not lease.uses:
             return False
         lease.uses -= 1
         lease.lost = lease.lost or lost
-        self._notice_dropped()
         self._free_if_done(lease)
         return True
 
