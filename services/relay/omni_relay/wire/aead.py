@@ -17,7 +17,8 @@ Who is who, and the keys, come from TLS; only the bulk does not go through it.
         head (40 bytes, in clear text) · AES-128-GCM(key_n, nonce = iv_n XOR i, body, associated = connection · head)
 
     so the body's ciphertext and a tag of 16 bytes. `connection` are 16 bytes from the root. A record without a
-    body is a head and a tag. This nonce is that of TLS 1.3 (RFC 8446, 5.3).
+    body is a head and a tag. Cipher and nonces are those of TLS_AES_128_GCM_SHA256 (RFC 8446, 5.3), the key update is
+    after its 7.2; AES-256 would cost a seventh more cipher time.
 
 Nonces: the counter goes up before a record is sealed and never down, is nowhere set, and ends the connection before it
 leaves its 64 bits; keys live in memory only and come from fresh random bytes of both ends for each connection. So no
@@ -28,7 +29,7 @@ cipher is below 2^-56. One failed tag ends the connection, so nobody gets to try
 What it protects: content, order and completeness of what is received, against whoever is on the path. Records that
 were changed, cut short, extended, repeated, reordered, left out, reflected, or belong to another connection do not
 verify, and the connection ends. Past traffic, also if certificates or token leak later (the TLS handshake is
-ephemeral), and the earlier generations of a connection, if a later one's secret does.
+ephemeral), and the earlier generations of a connection, if a later one's secret does (as far as Python frees memory).
 
 What it does not: heads are readable, so sizes, times, kinds and transfer numbers are not secret. That a connection was
 cut is noticed only as that: nothing tells an attacker's cut from a network's. Heads are acted on before they are

@@ -29,6 +29,8 @@ from omni_relay.wire.sockets import Link
 LINGER = 0.5
 """Seconds that a refused client has to read why. Without it, what it has sent meanwhile would reset the connection
 under the alert that names the fault of its certificate."""
+_LINGERING_READS = 16
+"""More than an honest client has said by then."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +61,10 @@ class ReplyAccepted:
 
 
 def dial_push(address: str, credentials: Credentials, link: Link, deadline: Deadline) -> PushDialled:
-    """Opens the push connection to the relay at host:port. Raises HandshakeFailed."""
+    """Opens the push connection to the relay at host:port. Raises HandshakeFailed.
+
+    A host that is a name is looked up first, which no deadline bounds; the mesh uses the addresses of pods.
+    """
     with _dialled(address, credentials, link, deadline) as opening:
         session = opening.prove(None)
         return PushDialled(session.pair, opening.peer, opening.sink(session, link))
@@ -150,11 +155,11 @@ class _Opening:
         self._socket.close()
 
     def linger(self) -> None:
-        """Ends this side, and waits for the peer to end the other. What comes meanwhile is dropped."""
+        """Ends this side, and waits a little for the peer to end the other. What comes meanwhile is dropped."""
         soon = self._deadline.sooner(LINGER)
         with contextlib.suppress(OSError):
             socket.socket.shutdown(self._socket, socket.SHUT_WR)
-            while not soon.passed:
+            for _ in range(_LINGERING_READS):
                 self._socket.settimeout(max(soon.remaining, sockets.MOMENT))
                 if not socket.socket.recv(self._socket, 4096):
                     return

@@ -6,8 +6,10 @@ from concurrent.futures import ThreadPoolExecutor
 from time import monotonic
 
 import pytest
-from tests.unit.relay.wire.meeting import PATIENCE, Met, meeting, noise
+from tests.unit.relay.wire.meeting import LINK, PATIENCE, Door, Met, meeting, noise
 
+from omni_common.deadline import Deadline
+from omni_relay.wire.connect import PushAccepted, dial_push
 from omni_relay.wire.credentials import Credentials, Mode
 from omni_relay.wire.record import (
     CHECKED,
@@ -79,6 +81,22 @@ def test_a_body_lands_in_its_place_and_nowhere_else(credentials: Credentials) ->
         met.pushed.source.receive()
         met.pushed.source.receive_body(memoryview(arena)[1000:2000])
     assert arena == b"." * 1000 + b"x" * 1000 + b"." * 1000
+
+
+def test_records_may_follow_the_handshake_at_once(credentials: Credentials) -> None:
+    """The other end may still be in its last word when they come; where TLS ends there, it must not swallow them."""
+    with Door(credentials) as door:
+        for _ in range(10):
+            answer = door.answer()
+            dialled = dial_push(door.address, credentials, LINK, Deadline.after(PATIENCE))
+            for number in range(20):
+                dialled.sink.send(Kind.PIECE, noise(1000, number), number=number)
+            accepted = answer.result(PATIENCE)
+            assert isinstance(accepted, PushAccepted)
+            bodies = [body for _, body in take_all(accepted.source, 20)]
+            assert bodies == [noise(1000, number) for number in range(20)]
+            dialled.sink.close()
+            door.pairs.forget(accepted.pair)
 
 
 def test_a_wrong_place_is_refused_before_anything_is_read(credentials: Credentials) -> None:
