@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from prometheus_client import REGISTRY
-from tests.unit.common.arena_refs import EXTENT, KEY, Pod, never, noise, octets, put
+from tests.unit.common.arena_refs import EXTENT, KEY, Pod, never, noise, octets, put, ref_to
 
 from omni.common.v1.tensor_pb2 import ArenaSlot, DataRef
 from omni_common.arena import ArenaReader, ArenaWriter, Extent
@@ -285,6 +285,42 @@ def test_ten_thousand_aborted_leases_leave_nothing(pod: Pod, writer: ArenaWriter
     assert (writer.leases, writer.in_use) == (0, 0)
     assert pod.tables.look().slots == []
     assert writer.put(octets(bytes(EXTENT - SlotHead.SIZE)), KEY, 1.0) is not None
+
+
+def test_a_reference_whose_holder_is_lost_comes_back_when_nobody_looks_at_it(
+    writer: ArenaWriter, reader: ArenaReader, clock: ManualClock
+) -> None:
+    ref = put(writer, DATA)
+    view = reader.view(ref, lambda slot: None)
+    assert writer.lose(ref.arena)
+    assert not writer.lose(ref.arena)
+    with pytest.raises(LeaseLost):
+        reader.view(ref, never())
+    clock.advance(SETTLE)
+    assert writer.reclaim(clock()) == 0
+    assert bytes(view.data) == DATA
+    del view
+    clock.advance(SETTLE)
+    assert writer.reclaim(clock()) == 1
+
+
+def test_one_lost_holder_of_several_takes_nothing_from_the_others(
+    writer: ArenaWriter, reader: ArenaReader, clock: ManualClock
+) -> None:
+    place = writer.allocate(len(DATA), KEY, 50.0)
+    assert place is not None
+    place[:] = DATA
+    tensor = octets(place)
+    slots = [writer.slot_of(tensor), writer.slot_of(tensor)]
+    assert slots[0] is not None
+    ref = ref_to(tensor, slots[0])
+    del place, tensor
+    assert writer.lose(slots[0])
+    assert bytes(reader.view(ref, lambda slot: None).data) == DATA
+    assert writer.release(slots[0])
+    assert writer.leases == 1, "the lost one may look at it"
+    clock.advance(SETTLE)
+    assert writer.reclaim(clock()) == 1
 
 
 # A full table of holds

@@ -218,6 +218,8 @@ class ArenaWriter:
             return False
         lease.uses -= 1
         lease.lost = lease.lost or lost
+        if not lease.uses:
+            self._wipe_head(lease)
         self._free_if_done(lease)
         return True
 
@@ -250,9 +252,12 @@ class ArenaWriter:
         lease.uses += 1
         return lease.slot
 
+    def _wipe_head(self, lease: _Lease) -> None:
+        self._arena.view[lease.start : lease.slot.offset] = SlotHead.WIPED
+
     def _wipe(self, lease: _Lease, now: float) -> None:
         if lease.lendable:
-            self._arena.view[lease.start : lease.slot.offset] = SlotHead.WIPED
+            self._wipe_head(lease)
             lease.wiped = now
             self._wiped.append(lease)
 
@@ -305,7 +310,6 @@ class ArenaWriter:
         if granted.revoked:
             self._leave_if_empty(granted)
             return
-        self._arena.view[lease.start : lease.slot.offset] = SlotHead.WIPED
         granted.space.give(lease.start, slot_size(lease.length))
 
     def _leave_if_empty(self, granted: _Granted) -> None:
