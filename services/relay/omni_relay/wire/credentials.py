@@ -36,6 +36,10 @@ class Credentials:
     certificates: Certificates | None = None
     peer_names: frozenset[str] = frozenset()
 
+    def __post_init__(self) -> None:
+        if (self.mode is Mode.NONE) != (self.certificates is None):
+            raise ValueError("certificates belong to every mode but none")
+
     @property
     def open_to_all(self) -> bool:
         """Whether anybody who reaches the port may push: bearable on a loopback address only."""

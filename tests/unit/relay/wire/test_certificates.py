@@ -23,7 +23,7 @@ from omni_common.deadline import Deadline
 from omni_common.lifecycle import CannotStart
 from omni_relay.wire.certificates import Certificates, make_context
 from omni_relay.wire.connect import dial_push
-from omni_relay.wire.credentials import LEAST_TOKEN, Mode, load_credentials
+from omni_relay.wire.credentials import LEAST_TOKEN, Credentials, Mode, load_credentials
 from omni_relay.wire.handshake import MAGIC, VERSION
 from omni_relay.wire.refusal import HandshakeFailed, Refusal
 
@@ -247,6 +247,12 @@ def test_settings_that_contradict_each_other_are_said_at_the_start(files: Files)
         load_credentials(Mode.AEAD, cert=files.cert, key=files.key)
     with pytest.raises(CannotStart, match="but ENCRYPTION is 'none'"):
         load_credentials(Mode.NONE, ca=files.ca)
+
+
+@protected
+def test_no_connection_is_protected_in_name_only(mode: Mode) -> None:
+    with pytest.raises(ValueError, match="certificates belong"):
+        Credentials(mode, TOKEN)
 
 
 def test_a_token_is_read_without_its_line_end_and_never_shown(tmp_path: Path) -> None:
