@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 import anyio
 import httpx2
@@ -78,7 +76,8 @@ class Running:
         return found
 
     async def _page(self, http: httpx2.AsyncClient, process: str) -> str:
-        return (await http.get(f"http://127.0.0.1:{self._metrics_port(process)}/metrics")).text
+        (spec,) = (spec for spec in self.mesh.plan.processes if spec.name == process)
+        return (await http.get(f"http://{spec.metrics}/metrics")).text
 
     async def until_idle(self) -> None:
         """Nothing of any request is left, in any process; leases of what never left or reached a dead process lapse."""
@@ -88,10 +87,3 @@ class Running:
     async def until_live(self, process: str, requests: int) -> None:
         gauge = f"{process} omni_stage_live_requests"
         await self.until(lambda gauges: gauges.get(gauge) == requests, within=10, process=process)
-
-    def _metrics_port(self, process: str) -> int:
-        """What the process wrote in its last life."""
-        pipeline = self.mesh.plan.processes[0].settings["OMNI_STAGE_PIPELINE"]
-        lines = (Path(pipeline).parent / "logs" / f"{process}.log").read_text().splitlines()
-        ports = [line for line in lines if '"metrics are served"' in line]
-        return int(json.loads(ports[-1])["port"])

@@ -14,7 +14,7 @@ import anyio.abc
 import anyio.to_thread
 import psutil
 import pytest
-from tests.integration.up_process import replicas_of, say, up
+from tests.integration.up_process import relays_of, replicas_of, say, up
 
 pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
@@ -23,8 +23,7 @@ README = Path(__file__).parents[2] / "README.md"
 
 def arenas_of(stage: psutil.Process) -> set[Path]:
     """The folder of this run's arenas, from what the stage has mapped."""
-    maps = {Path(m.path) for m in stage.memory_maps() if m.path.endswith(".arena")}
-    return {path.parents[2] for path in maps}
+    return {Path(m.path).parents[1] for m in stage.memory_maps() if m.path.endswith("/arena")}
 
 
 def samples_in(path: Path) -> int:
@@ -47,7 +46,9 @@ async def test_a_mesh_comes_up_serves_and_leaves_nothing_behind(tmp_path: Path) 
     async with up(tmp_path) as mesh:
         await mesh.ready()
         children = mesh.children()
-        assert children.keys() == replicas_of("echo") | {"coordinator-0", "gateway-0", "fork-echo"}
+        others = {"coordinator-0", "gateway-0", "fork-echo", "fork-relay"}
+        assert children.keys() == replicas_of("echo") | relays_of("echo") | others
+        assert {children[relay].parent() for relay in relays_of("echo")} == {children["fork-relay"]}
         arenas = arenas_of(children["echo-split-0"])
         assert arenas
         assert "hello" in (await say(mesh, "hello mesh")).lower()
@@ -93,6 +94,20 @@ async def test_a_killed_stage_comes_back_and_serves_again(tmp_path: Path) -> Non
         await mesh.until(r"echo-join-0 was ended by SIGKILL; starting it again in 0\.2 s\.")
         await mesh.until(r"Every stage is ready again\.")
         assert "hello" in (await say(mesh, "hello again")).lower()
+        assert await mesh.stop(signal.SIGTERM) == 0
+
+
+async def test_a_killed_relay_comes_back_and_the_stages_did_not_stop(tmp_path: Path) -> None:
+    async with up(tmp_path) as mesh:
+        await mesh.ready()
+        stages = {name: mesh.children()[name].pid for name in replicas_of("echo")}
+        (relay,) = relays_of("echo", "front")
+        mesh.children()[relay].kill()
+        await mesh.until(r"relay-echo-front-0 was ended by SIGKILL; starting it again in 0\.2 s\.")
+        assert "hello" in (await say(mesh, "hello again")).lower()
+        await mesh.until(r"Every stage is ready again\.")
+        assert {name: mesh.children()[name].pid for name in replicas_of("echo")} == stages
+        assert mesh.children().keys() >= relays_of("echo")
         assert await mesh.stop(signal.SIGTERM) == 0
 
 

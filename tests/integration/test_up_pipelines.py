@@ -9,8 +9,10 @@ from pathlib import Path
 import anyio
 import psutil
 import pytest
-from tests.integration.up_process import STAGES, replicas_of, say, up
+from tests.integration.up_process import STAGES, relays_of, replicas_of, say, up
 from tests.outsider import install
+
+from omni_cli.launcher.child import kernel_name
 
 pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
@@ -45,7 +47,10 @@ async def test_two_pipelines_with_the_same_stages_are_served_by_their_names(tmp_
         assert children.keys() == (
             replicas_of("echo")
             | replicas_of("parrot")
-            | {"parrot-upper-1", "coordinator-0", "gateway-0", "fork-echo", "fork-parrot"}
+            | relays_of("echo")
+            | relays_of("parrot")
+            | {kernel_name("relay-parrot-front-1"), "parrot-upper-1", "coordinator-0", "gateway-0"}
+            | {"fork-echo", "fork-parrot", "fork-relay"}
         )
         # A process is forked from a server without threads, or threads that it takes for alive would be gone in it.
         assert children["fork-parrot"].num_threads() == 1
@@ -75,6 +80,7 @@ async def test_speech_and_hearing_run_beside_echo_without_torch_in_any_process(t
             "  whisper: transcription",
         ]
         servers = {name: child for name, child in mesh.children().items() if name.startswith("fork-")}
+        assert libraries_of(servers.pop("fork-relay")) == set()
         mapped = {name: libraries_of(server) for name, server in servers.items()}
         with anyio.fail_after(20):
             command = ["models", "--url", f"http://127.0.0.1:{mesh.port}/v1"]
@@ -102,7 +108,8 @@ async def test_every_line_of_a_verbose_mesh_names_its_process(tmp_path: Path) ->
         assert await mesh.stop(signal.SIGTERM) == 0
         said, _ = await mesh.to_the_end()
     writers = {line.partition(" | ")[0] for line in mesh.said + said if " | {" in line}
-    assert writers == replicas_of("echo") | {"coordinator-0", "gateway-0"}
+    relays = {"relay-echo-front-0", "relay-echo-back-0"}
+    assert writers == replicas_of("echo") | relays | {"coordinator-0", "gateway-0"}
     assert not [line for line in mesh.said + said if line.startswith("{")]
 
 

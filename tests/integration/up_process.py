@@ -6,7 +6,7 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
@@ -16,15 +16,22 @@ import openai
 import psutil
 from anyio.streams.buffered import BufferedByteReceiveStream
 
+from omni_cli.launcher.child import kernel_name
 from omni_cli.launcher.network import free_port
 
 # Of the echo pipeline.
 STAGES = ("split", "upper", "count", "join", "say", "write", "beep")
+GROUPS = ("front", "back")
 
 
 def replicas_of(pipeline: str) -> set[str]:
     """Of a pipeline with echo's stages."""
     return {f"{pipeline}-{stage}-0" for stage in STAGES}
+
+
+def relays_of(pipeline: str, *groups: str) -> set[str]:
+    """As `ps` shows them."""
+    return {kernel_name(f"relay-{pipeline}-{group}-0") for group in groups or GROUPS}
 
 
 class Up:
@@ -77,11 +84,19 @@ class Up:
 
 
 @asynccontextmanager
-async def up(run: Path, *options: str, python_path: str = "") -> AsyncIterator[Up]:
-    """The mesh of the echo pipeline; its folders are in `run`."""
+async def up(
+    run: Path, *options: str, python_path: str = "", settings: Mapping[str, str] | None = None
+) -> AsyncIterator[Up]:
+    """The mesh of the echo pipeline; its folders are in `run`. `settings`: variables of services."""
     port = free_port("127.0.0.1")
     command = [sys.executable, "-m", "omni_cli", "up", "--pipeline", "echo", "--port", str(port), *options]
-    environment = {"PATH": "/usr/bin:/bin", "XDG_RUNTIME_DIR": str(run), "HOME": str(run), "PYTHONPATH": python_path}
+    environment = {
+        "PATH": "/usr/bin:/bin",
+        "XDG_RUNTIME_DIR": str(run),
+        "HOME": str(run),
+        "PYTHONPATH": python_path,
+        **(settings or {}),
+    }
     async with await anyio.open_process(command, env=environment, stderr=subprocess.STDOUT) as process:
         try:
             yield Up(process, port)

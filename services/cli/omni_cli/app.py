@@ -16,10 +16,11 @@ from omni_cli import transcribe as transcribing
 from omni_cli import up as running
 from omni_cli.checkpoint import make_tiny_checkpoint
 from omni_cli.conversation import Question, message
-from omni_cli.launcher.plan import Wishes
+from omni_cli.launcher.plan import Encryption, Wishes
 from omni_cli.run import said_plainly, to_the_end, until_stopped
 from omni_cli.serving import choose
-from omni_cli.wishes import parse_device, parse_groups, parse_replicas
+from omni_cli.top import show as topping
+from omni_cli.wishes import parse_device, parse_groups, parse_replicas, parse_share, parse_transports
 
 DEFAULT_URL = "http://127.0.0.1:8000/v1"
 # Text, speech and hearing: what a first mesh can show.
@@ -66,8 +67,27 @@ def up(
         list[str] | None,
         typer.Option(metavar="STAGE,STAGE", help="Stages of one pipeline that share a pod; repeatable."),
     ] = None,
+    apart: Annotated[
+        bool, typer.Option("--apart", help="Every stage in a pod of its own: all tensors go from relay to relay.")
+    ] = False,
     coordinators: Annotated[int, typer.Option(min=1, max=8, help="How many coordinators to run.")] = 1,
     device: Annotated[str, typer.Option(help="Where the model's stages compute: auto, cpu, cuda, cuda:1.")] = "auto",
+    arena: Annotated[
+        str, typer.Option(metavar="SIZE", help="Shared memory for each stage, and once more for each pod.")
+    ] = "64MiB",
+    encryption: Annotated[
+        Encryption | None,
+        typer.Option(
+            help="How relays protect what goes from pod to pod; the certificates are made.", show_default="none"
+        ),
+    ] = None,
+    transports: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME,NAME",
+            help="How relays may move tensors, the preferred way first: tcp, ucx, nixl. Default: tcp.",
+        ),
+    ] = "",
     verbose: Verbose = False,
 ) -> None:
     """Run the mesh on this machine until Ctrl-C."""
@@ -78,8 +98,12 @@ def up(
             port=port,
             replicas=parse_replicas(replicas or []),
             colocate=parse_groups(colocate or []),
+            apart=apart,
             coordinators=coordinators,
             device=parse_device(device),
+            share=parse_share(arena),
+            encryption=encryption,
+            transports=parse_transports(transports),
         )
         until_stopped(lambda: running.up(wishes, verbose=verbose))
 
@@ -138,6 +162,23 @@ def transcribe(
         recording = transcribing.Recording(file, language, prompt)
         work = transcribing.transcribe
         to_the_end(lambda: work(recording, form=form, words=words, translate=translate, url=url, model=model))
+
+
+@app.command()
+def top(
+    urls: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[URL]...", help="Where processes serve metrics; default: those of your newest `omni up`."
+        ),
+    ] = None,
+    *,
+    interval: Annotated[float, typer.Option(min=0.1, max=3600, help="Seconds between two looks.")] = 1.0,
+    once: Annotated[bool, typer.Option("--once", help="Show one interval and end.")] = False,
+) -> None:
+    """Watch a running mesh: its stages, what goes over its edges and how, the memory of its relays."""
+    with said_plainly():
+        until_stopped(lambda: topping.top(urls or (), interval=interval, once=once))
 
 
 @app.command()

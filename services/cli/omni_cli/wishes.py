@@ -6,6 +6,10 @@ import re
 from collections.abc import Sequence
 
 from omni_cli.errors import CommandError
+from omni_cli.launcher.ground import LEAST_SHARE, MIB
+
+_UNITS = {"": 1, "KiB": 1 << 10, "MiB": MIB, "GiB": 1 << 30}
+_TRANSPORTS = ("tcp", "ucx", "nixl")
 
 
 def parse_replicas(options: Sequence[str]) -> dict[str, int]:
@@ -26,6 +30,38 @@ def parse_device(option: str) -> str:
     if not re.fullmatch(r"auto|cpu|cuda(:\d{1,2})?", option):
         raise CommandError(f"--device {option} is not understood; write auto, cpu, cuda or cuda:1.")
     return option
+
+
+def parse_size(option: str) -> int:
+    """Bytes of `64KiB`, `16MiB`, `1GiB` or a bare number of bytes."""
+    size = re.fullmatch(r"(\d{1,12}) ?(|KiB|MiB|GiB)", option.strip())
+    if size is None:
+        raise CommandError(f"{option} is no size; write 64KiB, 16MiB or 1GiB.")
+    return int(size[1]) * _UNITS[size[2]]
+
+
+def parse_sizes(option: str) -> tuple[int, ...]:
+    """`64KiB,1MiB` → (65536, 1048576)."""
+    sizes = tuple(parse_size(size) for size in _split([option]))
+    if not sizes or not all(sizes):
+        raise CommandError(f"--sizes {option} is not understood; write sizes such as 64KiB,1MiB.")
+    return sizes
+
+
+def parse_share(option: str) -> int:
+    """Bytes of arena that a relay can work with, in whole MiB."""
+    share = parse_size(option) // MIB * MIB
+    if share < LEAST_SHARE:
+        raise CommandError(f"--arena {option} is too little; write {LEAST_SHARE // MIB}MiB or more.")
+    return share
+
+
+def parse_transports(option: str) -> tuple[str, ...]:
+    """`ucx,tcp` → ("ucx", "tcp"); empty for what the relays choose by themselves."""
+    transports = tuple(_split([option]))
+    if strange := [name for name in transports if name not in _TRANSPORTS]:
+        raise CommandError(f"--transports {strange[0]} is not one; there are {', '.join(_TRANSPORTS)}.")
+    return transports
 
 
 def parse_groups(options: Sequence[str]) -> tuple[tuple[str, ...], ...]:

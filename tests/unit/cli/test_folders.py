@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import stat
 from pathlib import Path
 
 import pytest
 
-from omni_cli.launcher.folders import base_folder, private_folder, remove_stale, run_folders
+from omni_cli.launcher.folders import base_folder, living_runs, private_folder, remove_stale, run_folders
 
 
 def test_a_run_has_private_folders_that_are_gone_after_it(tmp_path: Path) -> None:
@@ -21,6 +23,23 @@ def test_a_run_has_private_folders_that_are_gone_after_it(tmp_path: Path) -> Non
         (folders.arenas / "thinker-0" / "segment").write_bytes(b"x")
     assert list(memory.iterdir()) == []
     assert list(tmp_path.iterdir()) == [memory]
+
+
+def test_arenas_may_take_part_of_the_room_that_there_is(tmp_path: Path) -> None:
+    with run_folders(tmp_path, 1, tmp_path) as folders:
+        assert 1 <= folders.room < shutil.disk_usage(tmp_path).free
+
+
+def test_only_the_folders_of_living_runs_are_listed_the_newest_first(tmp_path: Path) -> None:
+    (tmp_path / "omni-dead").mkdir()
+    (tmp_path / "omni-dead" / "lock").touch()
+    assert living_runs(tmp_path) == []
+    assert (tmp_path / "omni-dead").is_dir()  # to look is not to tidy up
+    with private_folder(tmp_path) as old, private_folder(tmp_path) as new:
+        os.utime(old / "lock", ns=(1, 1))
+        assert living_runs(tmp_path) == [new, old]
+        os.utime(new / "lock", ns=(0, 0))
+        assert living_runs(tmp_path) == [old, new]
 
 
 def test_arenas_are_in_the_run_folder_where_shared_memory_has_no_room(tmp_path: Path) -> None:

@@ -9,7 +9,10 @@ import sys
 import pytest
 
 from omni_cli.errors import CommandError
-from omni_cli.launcher.network import OwnSubnet, choose_addresses, free_port, require_free
+from omni_cli.launcher.ground import Counts
+from omni_cli.launcher.network import OwnSubnet, choose_addresses, free_port, require_free, shared_host
+
+COUNTS = Counts(stages=3, pods=2, coordinators=2)
 
 
 def test_pods_and_coordinators_have_addresses_of_their_own() -> None:
@@ -25,9 +28,21 @@ def test_a_mesh_with_more_pods_than_addresses_is_refused() -> None:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux has more than one loopback address")
 def test_a_run_takes_a_subnet_of_loopback() -> None:
-    addresses = choose_addresses(2)
+    addresses = choose_addresses(COUNTS)
     assert isinstance(addresses, OwnSubnet)
     assert re.fullmatch(r"127\.\d+\.\d+\.32", addresses.pod(0))
+
+
+def test_where_there_is_one_address_no_port_is_given_twice() -> None:
+    host = shared_host(COUNTS)
+    given = [host.coordinator(0), host.coordinator(1), host.relay(0), host.relay(1), *map(host.metrics, range(8))]
+    assert len(set(given)) == len(given) == 12
+    assert {address.split(":")[0] for address in given} == {host.pod(0)} == {"127.0.0.1"}
+
+
+def test_relays_listen_on_the_addresses_of_their_pods() -> None:
+    subnet = OwnSubnet("127.1.2")
+    assert [subnet.relay(i) for i in range(2)] == [f"{subnet.pod(0)}:7080", f"{subnet.pod(1)}:7080"]
 
 
 def test_a_port_in_use_is_said_before_anything_starts() -> None:

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from omni_cli.errors import CommandError
+from omni_cli.launcher.ground import LEAST_SHARE, MIB, Counts, Ground, share_of
 from omni_cli.launcher.network import OwnSubnet, SharedHost
-from omni_cli.launcher.plan import Ground, Plan, Served, Tier, Wishes, plan
+from omni_cli.launcher.plan import Encryption, Plan, ProcessSpec, Served, Tier, Wishes, count, plan
 from omni_cli.launcher.shape import shape
 from omni_common.pipeline import PipelineConfig, StageConfig
 from omni_common.request import Modality
@@ -42,31 +43,122 @@ def planned(wishes: Wishes) -> Plan:
 
 
 def pod_of(made: Plan, name: str) -> str:
-    return next(p.settings["OMNI_STAGE_POD"] for p in made.processes if p.name == name)
+    return named(made, name).settings["OMNI_STAGE_POD"]
 
 
-def test_a_mesh_is_one_process_per_stage_a_coordinator_and_a_gateway() -> None:
+def named(made: Plan, name: str) -> ProcessSpec:
+    return next(p for p in made.processes if p.name == name)
+
+
+def of(made: Plan, tier: Tier) -> list[ProcessSpec]:
+    return [p for p in made.processes if p.tier is tier]
+
+
+def test_a_mesh_is_a_relay_per_pod_a_process_per_stage_a_coordinator_and_a_gateway() -> None:
     made = planned(Wishes(TOY))
     assert [p.name for p in made.processes] == [
+        "relay-toy-front-0",
+        "relay-toy-think-0",
         "toy-read-0",
         "toy-think-0",
         "toy-write-0",
         "coordinator-0",
         "gateway-0",
     ]
-    assert [p.tier for p in made.processes] == [Tier.STAGE] * 3 + [Tier.COORDINATOR, Tier.GATEWAY]
+    assert [p.tier for p in made.processes] == [Tier.RELAY] * 2 + [Tier.STAGE] * 3 + [Tier.COORDINATOR, Tier.GATEWAY]
 
 
 def test_stages_of_a_placement_group_share_a_pod_and_others_have_their_own() -> None:
     made = planned(Wishes(TOY))
-    assert [(pod.name, pod.host, pod.arena) for pod in made.pods] == [
-        ("toy-front-0", "127.9.9.32", Path("arenas/toy-front-0/arena")),
-        ("toy-think-0", "127.9.9.33", Path("arenas/toy-think-0/arena")),
+    assert [(pod.name, pod.host, pod.folder) for pod in made.pods] == [
+        ("toy-front-0", "127.9.9.32", Path("arenas/toy-front-0")),
+        ("toy-think-0", "127.9.9.33", Path("arenas/toy-think-0")),
     ]
-    read, think, write = made.processes[:3]
+    read, think, write = of(made, Tier.STAGE)
     assert read.settings["OMNI_STAGE_ARENA"] == write.settings["OMNI_STAGE_ARENA"]
     assert read.settings["OMNI_STAGE_BIND"] == "127.9.9.32:0"
     assert think.settings["OMNI_STAGE_ARENA"] != read.settings["OMNI_STAGE_ARENA"]
+
+
+def test_the_relay_of_a_pod_has_its_folder_its_address_and_a_share_for_each_stage_and_for_other_pods() -> None:
+    front, think = of(planned(Wishes(TOY)), Tier.RELAY)
+    assert (front.service, front.family, front.pipeline) == ("omni_relay", "relay", "toy")
+    assert front.settings == {
+        "OMNI_RELAY_FOLDER": "arenas/toy-front-0",
+        "OMNI_RELAY_ARENA_SIZE": str(3 * 64 * MIB),
+        "OMNI_RELAY_BIND": "127.9.9.32:7080",
+        "OMNI_RELAY_TOKEN_FILE": "run/token",
+        "OMNI_RELAY_DRAIN": "5s",
+        "OMNI_RELAY_METRICS_HOST": "127.9.9.1",
+        "OMNI_RELAY_METRICS_PORT": "9100",
+    }
+    assert think.settings["OMNI_RELAY_ARENA_SIZE"] == str(2 * 64 * MIB)
+    assert think.settings["OMNI_RELAY_BIND"] == "127.9.9.33:7080"
+
+
+@pytest.mark.parametrize("encryption", ["tls", "aead"])
+def test_relays_that_encrypt_have_a_certificate_each_and_one_authority(encryption: Encryption) -> None:
+    front, think = of(planned(Wishes(TOY, encryption=encryption)), Tier.RELAY)
+    assert front.settings["OMNI_RELAY_ENCRYPTION"] == encryption
+    assert front.settings["OMNI_RELAY_TLS_CA"] == think.settings["OMNI_RELAY_TLS_CA"] == "run/ca.pem"
+    assert front.settings["OMNI_RELAY_TLS_CERT"] == "run/toy-front-0.pem"
+    assert front.settings["OMNI_RELAY_TLS_KEY"] == "run/toy-front-0.key"
+    assert think.settings["OMNI_RELAY_TLS_CERT"] != front.settings["OMNI_RELAY_TLS_CERT"]
+
+
+def test_relays_that_do_not_encrypt_need_no_certificate() -> None:
+    relay = of(planned(Wishes(TOY, encryption="none")), Tier.RELAY)[0]
+    assert relay.settings["OMNI_RELAY_ENCRYPTION"] == "none"
+    assert not [name for name in relay.settings if "TLS" in name]
+
+
+def test_transports_are_set_only_when_they_are_wished() -> None:
+    assert "OMNI_RELAY_TRANSPORTS" not in of(planned(Wishes(TOY)), Tier.RELAY)[0].settings
+    relay = of(planned(Wishes(TOY, transports=("ucx", "tcp"))), Tier.RELAY)[0]
+    assert relay.settings["OMNI_RELAY_TRANSPORTS"] == "ucx,tcp"
+
+
+def test_every_process_serves_its_metrics_at_an_address_of_its_own() -> None:
+    made = planned(Wishes(TOY, coordinators=2))
+    assert [p.metrics for p in made.processes] == [f"127.9.9.1:{9100 + i}" for i in range(8)]
+    gateway = made.processes[-1].settings
+    assert (gateway["OMNI_GATEWAY_METRICS_HOST"], gateway["OMNI_GATEWAY_METRICS_PORT"]) == ("127.9.9.1", "9107")
+
+
+def test_the_size_of_a_mesh_is_known_before_it_is_planned() -> None:
+    wishes = Wishes(TOY, replicas={"write": 2}, coordinators=2)
+    counts = count(shape(wishes), wishes)
+    assert (counts.stages, counts.pods, counts.coordinators) == (4, 3, 2)
+    made = planned(wishes)
+    assert (len(made.processes), len(made.pods)) == (counts.processes, counts.pods)
+    assert sum(pod.arena for pod in made.pods) == counts.shares * wishes.share
+
+
+@pytest.mark.parametrize(("room", "share"), [(1000, 64), (640, 64), (639, 63), (160, 16)])
+def test_a_share_shrinks_to_what_there_is_room_for(room: int, share: int) -> None:
+    assert share_of(room * MIB, Counts(stages=7, pods=3, coordinators=1), wished=64 * MIB) == share * MIB
+
+
+def test_too_little_room_to_work_with_is_refused() -> None:
+    with pytest.raises(CommandError, match="need 160 MiB at least; there is room for 159 MiB"):
+        share_of(160 * MIB - 1, Counts(stages=7, pods=3, coordinators=1), wished=LEAST_SHARE)
+
+
+def test_apart_gives_every_stage_a_pod() -> None:
+    made = planned(Wishes(TOY, apart=True, replicas={"write": 2}))
+    assert [pod.name for pod in made.pods] == ["toy-read-0", "toy-think-0", "toy-write-0", "toy-write-1"]
+
+
+def test_apart_and_colocate_contradict_each_other() -> None:
+    with pytest.raises(CommandError, match="leave out --colocate"):
+        shape(Wishes(TOY, apart=True, colocate=[("read", "think")]))
+
+
+def test_a_transport_that_would_go_round_the_encryption_is_refused() -> None:
+    with pytest.raises(CommandError, match="by ucx or nixl cannot be encrypted"):
+        shape(Wishes(TOY, encryption="aead", transports=("ucx", "tcp", "nixl")))
+    assert shape(Wishes(TOY, encryption="tls", transports=("tcp",)))
+    assert shape(Wishes(TOY, encryption="none", transports=("ucx",)))
 
 
 def test_colocate_overrides_the_placement_of_the_pipeline() -> None:
@@ -84,21 +176,20 @@ def test_each_replica_of_a_group_is_a_pod_of_its_own() -> None:
 def test_every_stage_dials_every_coordinator_and_so_does_the_gateway() -> None:
     made = planned(Wishes(TOY, coordinators=2))
     addresses = "127.9.9.2:7070,127.9.9.3:7070"
-    assert [p.settings["OMNI_COORDINATOR_BIND"] for p in made.processes if p.tier is Tier.COORDINATOR] == (
-        addresses.split(",")
-    )
-    assert {p.settings["OMNI_STAGE_COORDINATORS"] for p in made.processes if p.tier is Tier.STAGE} == {addresses}
+    assert [p.settings["OMNI_COORDINATOR_BIND"] for p in of(made, Tier.COORDINATOR)] == addresses.split(",")
+    assert {p.settings["OMNI_STAGE_COORDINATORS"] for p in of(made, Tier.STAGE)} == {addresses}
     assert made.processes[-1].settings["OMNI_GATEWAY_COORDINATORS"] == addresses
 
 
 def test_only_stages_that_use_a_gpu_get_the_device_asked_for() -> None:
-    read, think, _, *_ = planned(Wishes(TOY, device="cuda")).processes
+    read, think, _ = of(planned(Wishes(TOY, device="cuda")), Tier.STAGE)
     assert (read.settings["OMNI_STAGE_DEVICE"], think.settings["OMNI_STAGE_DEVICE"]) == ("cpu", "cuda")
 
 
 def test_the_model_is_set_only_when_there_is_one() -> None:
-    assert "OMNI_STAGE_MODEL" not in planned(Wishes(TOY)).processes[0].settings
-    assert planned(Wishes([replace(TOY[0], model=Path("m"))])).processes[0].settings["OMNI_STAGE_MODEL"] == "m"
+    assert "OMNI_STAGE_MODEL" not in named(planned(Wishes(TOY)), "toy-read-0").settings
+    with_one = planned(Wishes([replace(TOY[0], model=Path("m"))]))
+    assert named(with_one, "toy-read-0").settings["OMNI_STAGE_MODEL"] == "m"
 
 
 @pytest.mark.parametrize("wishes", [Wishes(TOY, replicas={"sing": 2}), Wishes(TOY, colocate=[("read", "sing")])])
@@ -112,33 +203,37 @@ def test_a_stage_cannot_be_in_two_pods() -> None:
         shape(Wishes(TOY, colocate=[("read", "think"), ("toy/read", "write")]))
 
 
-def test_where_there_is_one_loopback_address_coordinators_differ_by_port() -> None:
-    ground = Ground(Path("p"), Path("a"), SharedHost((7001, 7002)))
+def test_where_there_is_one_loopback_address_everything_differs_by_port() -> None:
+    ground = Ground(Path("p"), Path("a"), SharedHost((7001, 7002), (7003, 7004), tuple(range(7010, 7018))))
     wishes = Wishes(TOY, coordinators=2)
     made = plan(shape(wishes), wishes, ground)
     assert made.processes[-1].settings["OMNI_GATEWAY_COORDINATORS"] == "127.0.0.1:7001,127.0.0.1:7002"
+    assert [p.settings["OMNI_RELAY_BIND"] for p in of(made, Tier.RELAY)] == ["127.0.0.1:7003", "127.0.0.1:7004"]
+    assert [p.metrics for p in made.processes] == [f"127.0.0.1:{port}" for port in range(7010, 7018)]
 
 
 def test_several_pipelines_have_stages_and_pods_of_their_own_behind_one_gateway() -> None:
     made = planned(Wishes(served("a", "b")))
-    assert [p.name for p in made.processes] == (
-        ["a-read-0", "a-think-0", "a-write-0", "b-read-0", "b-think-0", "b-write-0", "coordinator-0", "gateway-0"]
-    )
-    assert [pod.name for pod in made.pods] == ["a-front-0", "a-think-0", "b-front-0", "b-think-0"]
-    assert len({pod.host for pod in made.pods}) == len({pod.arena for pod in made.pods}) == 4
-    stages = made.processes[:6]
-    assert [p.settings["OMNI_STAGE_PIPELINE"] for p in stages] == ["run/a.json"] * 3 + ["run/b.json"] * 3
-    assert {p.family: p.settings["OMNI_STAGE_FAMILY"] for p in stages} == {
+    relays = ["relay-a-front-0", "relay-a-think-0", "relay-b-front-0", "relay-b-think-0"]
+    stages = ["a-read-0", "a-think-0", "a-write-0", "b-read-0", "b-think-0", "b-write-0"]
+    assert [p.name for p in made.processes] == [*relays, *stages, "coordinator-0", "gateway-0"]
+    assert [pod.name for pod in made.pods] == [relay.removeprefix("relay-") for relay in relays]
+    assert len({pod.host for pod in made.pods}) == len({pod.folder for pod in made.pods}) == 4
+    processes = of(made, Tier.STAGE)
+    assert [p.settings["OMNI_STAGE_PIPELINE"] for p in processes] == ["run/a.json"] * 3 + ["run/b.json"] * 3
+    assert [p.pipeline for p in processes] == ["a"] * 3 + ["b"] * 3
+    assert {p.family: p.settings["OMNI_STAGE_FAMILY"] for p in processes} == {
         "a-family": "a-family",
         "b-family": "b-family",
     }
-    assert made.processes[6].settings["OMNI_COORDINATOR_PIPELINES"] == "run/a.json,run/b.json"
+    (coordinator,) = of(made, Tier.COORDINATOR)
+    assert coordinator.settings["OMNI_COORDINATOR_PIPELINES"] == "run/a.json,run/b.json"
 
 
 def test_each_pipeline_has_its_own_weights() -> None:
     one, other = served("a", "b")
     made = planned(Wishes([one, replace(other, model=Path("m"))]))
-    assert {(p.family, p.settings.get("OMNI_STAGE_MODEL")) for p in made.processes if p.tier is Tier.STAGE} == {
+    assert {(p.family, p.settings.get("OMNI_STAGE_MODEL")) for p in of(made, Tier.STAGE)} == {
         ("a-family", None),
         ("b-family", "m"),
     }

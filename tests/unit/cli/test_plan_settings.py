@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from omni_relay.settings import RelaySettings
 
+from omni_cli.launcher.ground import Ground
 from omni_cli.launcher.network import OwnSubnet
-from omni_cli.launcher.plan import Ground, Plan, ProcessSpec, Served, Tier, Wishes, plan
+from omni_cli.launcher.plan import Plan, ProcessSpec, Served, Tier, Wishes, plan
 from omni_cli.launcher.shape import shape
 from omni_cli.serving import serve
 from omni_common.settings import ServiceSettings
@@ -17,6 +19,7 @@ from omni_stage.models import families, load_pipeline_config
 from omni_stage.settings import StageSettings
 
 SETTINGS: dict[Tier, type[ServiceSettings]] = {
+    Tier.RELAY: RelaySettings,
     Tier.STAGE: StageSettings,
     Tier.COORDINATOR: CoordinatorSettings,
     Tier.GATEWAY: GatewaySettings,
@@ -39,10 +42,11 @@ def read(process: ProcessSpec, monkeypatch: pytest.MonkeyPatch) -> ServiceSettin
 def test_every_service_accepts_the_settings_that_the_launcher_gives_it(
     family: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    wishes = Wishes((Served(family, load_pipeline_config(family), Path("model")),), coordinators=2)
+    served = (Served(family, load_pipeline_config(family), Path("model")),)
+    wishes = Wishes(served, coordinators=2, encryption="aead", transports=("tcp",))
     for process in planned(wishes).processes:
         settings = read(process, monkeypatch)
-        assert settings.metrics_port == 0
+        assert process.metrics == f"{settings.metrics_host}:{settings.metrics_port}"
         if isinstance(settings, StageSettings):
             assert settings.coordinator_targets == ("127.1.2.2:7070", "127.1.2.3:7070")
             assert settings.replica == process.name

@@ -5,7 +5,15 @@ from __future__ import annotations
 import pytest
 
 from omni_cli.errors import CommandError
-from omni_cli.wishes import parse_device, parse_groups, parse_replicas
+from omni_cli.wishes import (
+    parse_device,
+    parse_groups,
+    parse_replicas,
+    parse_share,
+    parse_size,
+    parse_sizes,
+    parse_transports,
+)
 
 
 def test_replicas_may_be_repeated_or_separated_by_commas() -> None:
@@ -31,3 +39,43 @@ def test_a_device_is_one_that_there_can_be(device: str) -> None:
 def test_any_other_device_is_refused_before_anything_starts(device: str) -> None:
     with pytest.raises(CommandError, match="write auto, cpu, cuda or cuda:1"):
         parse_device(device)
+
+
+@pytest.mark.parametrize(
+    ("text", "size"), [("64", 64), ("64KiB", 65_536), ("16 MiB", 16_777_216), (" 1GiB", 1_073_741_824), ("0", 0)]
+)
+def test_a_size_is_in_bytes_or_has_a_unit(text: str, size: int) -> None:
+    assert parse_size(text) == size
+
+
+@pytest.mark.parametrize("text", ["", "MiB", "64MB", "64k", "-1", "1.5MiB", "1e3", "9999999999999"])
+def test_any_other_size_is_refused(text: str) -> None:
+    with pytest.raises(CommandError, match="is no size; write 64KiB, 16MiB or 1GiB"):
+        parse_size(text)
+
+
+def test_a_share_is_what_a_relay_can_work_with() -> None:
+    assert parse_share("16MiB") == 16 << 20
+    assert parse_share(str((16 << 20) + 1)) == 16 << 20
+    with pytest.raises(CommandError, match="--arena 15MiB is too little; write 16MiB or more"):
+        parse_share("15MiB")
+
+
+def test_transports_keep_their_order() -> None:
+    assert parse_transports("ucx, tcp") == ("ucx", "tcp")
+    assert parse_transports("") == ()
+
+
+def test_a_transport_that_there_is_not_is_named_with_those_that_there_are() -> None:
+    with pytest.raises(CommandError, match="--transports pigeon is not one; there are tcp, ucx, nixl"):
+        parse_transports("tcp,pigeon")
+
+
+def test_several_sizes_are_separated_by_commas() -> None:
+    assert parse_sizes("64KiB, 1MiB") == (65_536, 1_048_576)
+
+
+@pytest.mark.parametrize("option", ["", ",", "0", "64KiB,0"])
+def test_no_size_and_none_of_nothing_are_refused(option: str) -> None:
+    with pytest.raises(CommandError, match="write sizes such as 64KiB,1MiB"):
+        parse_sizes(option)

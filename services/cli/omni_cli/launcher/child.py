@@ -14,6 +14,8 @@ from collections.abc import Mapping
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_NAME = 15
+_NAME_LENGTH = 15
+_RELAY = "relay-"
 
 
 def tie_to_parent(parent: int) -> None:
@@ -31,9 +33,16 @@ def tie_to_parent(parent: int) -> None:
 
 
 def name_process(name: str) -> None:
-    """What `ps -o comm` and `top` show; the kernel keeps 15 characters, and the last ones tell replicas apart."""
+    """What `ps -o comm` and `top` show."""
     if sys.platform == "linux":
-        _prctl(_PR_SET_NAME, ctypes.c_char_p(name.encode()[-15:]))
+        _prctl(_PR_SET_NAME, ctypes.c_char_p(kernel_name(name).encode()))
+
+
+def kernel_name(name: str) -> str:
+    """The kernel keeps 15 characters: the last ones, which tell replicas apart, and of a relay that it is one."""
+    if len(name) > _NAME_LENGTH and name.startswith(_RELAY):
+        return _RELAY + name[len(_RELAY) - _NAME_LENGTH :]
+    return name[-_NAME_LENGTH:]
 
 
 def environment(settings: Mapping[str, str]) -> dict[str, str]:

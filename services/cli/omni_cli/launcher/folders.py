@@ -11,9 +11,11 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+
+import psutil
 
 _PREFIX = "omni-"
 _LOCK = "lock"
@@ -22,10 +24,11 @@ _SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 -- memory is the point; what is 
 
 @dataclass(frozen=True, slots=True)
 class Folders:
-    """`run` holds logs and the pipeline files, `arenas` the shared memory of the pods."""
+    """`run` holds logs, secrets and the pipeline files, `arenas` the arenas of the pods: `room` bytes at most."""
 
     run: Path
     arenas: Path
+    room: int
 
     @property
     def logs(self) -> Path:
@@ -33,17 +36,19 @@ class Folders:
 
 
 @contextmanager
-def run_folders(base: Path, arena_bytes: int, shared_memory: Path = _SHARED_MEMORY) -> Iterator[Folders]:
-    """Makes the folders of a run and removes them after. `arena_bytes`: what all arenas may take together."""
+def run_folders(base: Path, least: int, shared_memory: Path = _SHARED_MEMORY) -> Iterator[Folders]:
+    """Makes the folders of a run and removes them after. `least`: the bytes without which no arena is of use; where
+    shared memory does not have them, the arenas are files in the run's folder."""
     with private_folder(base) as run:
         (run / "logs").mkdir()
-        if has_room(shared_memory, arena_bytes):
+        room = _room_in_memory(shared_memory)
+        if room >= least:
             with private_folder(shared_memory) as arenas:
-                yield Folders(run, arenas)
+                yield Folders(run, arenas, room)
         else:
             arenas = run / "arenas"
             arenas.mkdir()
-            yield Folders(run, arenas)
+            yield Folders(run, arenas, _room_in(arenas))
 
 
 @contextmanager
@@ -69,6 +74,12 @@ def remove_stale(base: Path) -> list[Path]:
     return [folder for folder in base.glob(f"{_PREFIX}*/") if _is_ours(folder) and _removed_if_free(folder)]
 
 
+def living_runs(base: Path) -> list[Path]:
+    """The folders in `base` that living runs of this user hold, the newest first."""
+    born = {folder: _born(folder) for folder in base.glob(f"{_PREFIX}*/") if _is_ours(folder) and _is_held(folder)}
+    return sorted(born, key=born.__getitem__, reverse=True)
+
+
 def base_folder(runtime_dir: str | None) -> Path:
     """Where runs live: the user's own runtime folder where there is one."""
     if runtime_dir and os.access(runtime_dir, os.W_OK):
@@ -76,24 +87,56 @@ def base_folder(runtime_dir: str | None) -> Path:
     return Path(tempfile.gettempdir())
 
 
-def has_room(folder: Path, size: int) -> bool:
-    if not os.access(folder, os.W_OK):
-        return False
-    return shutil.disk_usage(folder).free >= size
+def _room_in_memory(folder: Path) -> int:
+    """Relays take all of their arena at once, so half of the machine's free memory is left to the models."""
+    return min(_room_in(folder), psutil.virtual_memory().available // 2)
+
+
+def _room_in(folder: Path) -> int:
+    """Nine tenths of what is free: others write there, too."""
+    return shutil.disk_usage(folder).free * 9 // 10 if os.access(folder, os.W_OK) else 0
 
 
 def _is_ours(folder: Path) -> bool:
-    return not folder.is_symlink() and folder.stat().st_uid == os.getuid() and (folder / _LOCK).is_file()
+    try:
+        mine = not folder.is_symlink() and folder.stat().st_uid == os.getuid()
+    except FileNotFoundError:  # its run has just ended
+        return False
+    return mine and (folder / _LOCK).is_file()
+
+
+def _born(folder: Path) -> int:
+    """0 when it is gone by now."""
+    with suppress(FileNotFoundError):
+        return (folder / _LOCK).stat().st_mtime_ns
+    return 0
+
+
+def _is_held(folder: Path) -> bool:
+    try:
+        with _locked(folder, fcntl.LOCK_SH):
+            return False
+    except BlockingIOError:
+        return True
+    except FileNotFoundError:
+        return False
 
 
 def _removed_if_free(folder: Path) -> bool:
+    try:
+        with _locked(folder, fcntl.LOCK_EX):
+            shutil.rmtree(folder, ignore_errors=True)  # another run may be removing it too
+            return True
+    except (BlockingIOError, FileNotFoundError):  # its run is alive, or another one has removed it
+        return False
+
+
+@contextmanager
+def _locked(folder: Path, kind: int) -> Iterator[None]:
+    """Raises BlockingIOError when another process has the lock."""
     lock = os.open(folder / _LOCK, os.O_RDWR | os.O_CLOEXEC)
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:  # its run is alive
-        return False
-    else:
-        shutil.rmtree(folder, ignore_errors=True)  # another run may be removing it too
-        return True
+        fcntl.flock(lock, kind | fcntl.LOCK_NB)
+        yield
     finally:
         os.close(lock)

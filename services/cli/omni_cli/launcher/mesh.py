@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
+from omni_cli.launcher.credentials import write_certificates, write_token
 from omni_cli.launcher.folders import Folders, base_folder, run_folders
+from omni_cli.launcher.ground import LEAST_SHARE, MIB, Ground, share_of
 from omni_cli.launcher.logs import printed
 from omni_cli.launcher.network import choose_addresses, require_free
-from omni_cli.launcher.plan import Ground, Plan, Served, Tier, Wishes, plan
-from omni_cli.launcher.preload import modules_of
+from omni_cli.launcher.plan import Plan, Served, Tier, Wishes, count, plan
+from omni_cli.launcher.preload import preloads
 from omni_cli.launcher.processes import fork_server, open_starters
 from omni_cli.launcher.readiness import Watch
 from omni_cli.launcher.shape import shape
+from omni_cli.launcher.state import write_state
 from omni_cli.launcher.supervisor import Ended, Supervisor, supervised
 from omni_cli.settings import CommandSettings
 from omni_common.clock import monotonic
 from omni_common.pipeline import PipelineConfig
 
-# What a stage takes of the shared memory by default (OMNI_STAGE_ARENA_SIZE).
-_ARENA_BYTES = 64 * 1024 * 1024
 # Twice what the services drain by default here: the gateway's drain comes first, then the others have little to do.
 _GRACE = 10.0
 
@@ -52,10 +53,11 @@ async def open_mesh(wishes: Wishes, *, say: Callable[[str], None], verbose: bool
     served = shape(wishes)
     require_free(wishes.host, wishes.port)
     base = base_folder(CommandSettings().runtime_dir)
-    arena_bytes = _ARENA_BYTES * sum(stage.replicas for one in served for stage in one.pipeline.stages)
-    with run_folders(base, arena_bytes) as folders:
+    with run_folders(base, LEAST_SHARE * count(served, wishes).shares) as folders:
         made = prepare(served, wishes, folders)
-        preload = {one.family: modules_of(one.family) for one in served}
+        for line in _about_arenas(made, wishes, folders):
+            say(line)
+        preload = preloads(one.family for one in served)
         writers = [*map(fork_server, preload), *(process.name for process in made.processes)]
         async with AsyncExitStack() as stack:
             if verbose:
@@ -67,20 +69,34 @@ async def open_mesh(wishes: Wishes, *, say: Callable[[str], None], verbose: bool
 
 
 def prepare(served: Sequence[Served], wishes: Wishes, folders: Folders) -> Plan:
-    """The plan of a mesh, with the files and folders that its processes expect."""
-    ground = Ground(folders.run, folders.arenas, choose_addresses(wishes.coordinators))
+    """The plan of a mesh, with the files and folders that its processes expect. Raises CommandError."""
+    counts = count(served, wishes)
+    share = share_of(folders.room, counts, wishes.share)
+    ground = Ground(folders.run, folders.arenas, choose_addresses(counts), share)
     made = plan(served, wishes, ground)
     for one in served:
-        ground.file_of(one).write_text(one.pipeline.model_dump_json(indent=2))
+        ground.file_of(one.pipeline.name).write_text(one.pipeline.model_dump_json(indent=2))
     for pod in made.pods:
-        pod.arena.mkdir(parents=True)
+        pod.folder.mkdir(parents=True)
+    write_token(ground)
+    if wishes.encryption in {"tls", "aead"}:
+        write_certificates(ground, made.pods)
+    write_state(folders.run, _url(wishes), made)
     return made
+
+
+def _about_arenas(made: Plan, wishes: Wishes, folders: Folders) -> Iterator[str]:
+    """What a person should know when there is little shared memory."""
+    if folders.arenas.is_relative_to(folders.run):
+        yield f"There is no room in shared memory: the arenas are files in {folders.arenas}, which may be slower."
+    if made.share < wishes.share:
+        yield f"There is room for {made.share // MIB} MiB of arena for each stage, not for {wishes.share // MIB}."
 
 
 def _mesh(
     served: Sequence[Served], wishes: Wishes, made: Plan, supervisor: Supervisor, say: Callable[[str], None]
 ) -> Mesh:
-    url = f"http://{_reachable(wishes.host)}:{wishes.port}"
+    url = _url(wishes)
     stages = [process.name for process in made.processes if process.tier is Tier.STAGE]
     pipelines = tuple(one.pipeline for one in served)
     watch = Watch(url, [pipeline.name for pipeline in pipelines], stages, lambda progress: say(str(progress)))
@@ -100,6 +116,10 @@ def _obituaries(say: Callable[[str], None]) -> Callable[[Ended], None]:
                 say(f"    {line}")
 
     return report
+
+
+def _url(wishes: Wishes) -> str:
+    return f"http://{_reachable(wishes.host)}:{wishes.port}"
 
 
 def _reachable(host: str) -> str:

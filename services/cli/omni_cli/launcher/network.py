@@ -1,7 +1,7 @@
 """Loopback addresses of one run: every pod and every coordinator has its own, as in a cluster.
 
 On Linux all of 127.0.0.0/8 is loopback, so a run takes a random /24 of it: its services can keep fixed ports and two
-runs do not meet. Where only 127.0.0.1 answers (macOS), everything shares it and coordinators get free ports.
+runs do not meet. Where only 127.0.0.1 answers (macOS), everything shares it and gets ports that were free before.
 """
 
 from __future__ import annotations
@@ -10,11 +10,16 @@ import errno
 import random
 import socket
 import sys
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 from omni_cli.errors import CommandError
+from omni_cli.launcher.ground import Counts
 
 COORDINATOR_PORT = 7070
+RELAY_PORT = 7080
+_FIRST_METRICS_PORT = 9100
+_METRICS = 1  # the address that all processes serve them on
 _FIRST_COORDINATOR = 2
 _FIRST_POD = 32
 _HOSTS = 255
@@ -30,8 +35,14 @@ class OwnSubnet:
     def pod(self, index: int) -> str:
         return self._host(_FIRST_POD + index, _HOSTS, "pods")
 
+    def relay(self, index: int) -> str:
+        return f"{self.pod(index)}:{RELAY_PORT}"
+
     def coordinator(self, index: int) -> str:
         return f"{self._host(_FIRST_COORDINATOR + index, _FIRST_POD, 'coordinators')}:{COORDINATOR_PORT}"
+
+    def metrics(self, index: int) -> str:
+        return f"{self.prefix}.{_METRICS}:{_FIRST_METRICS_PORT + index}"
 
     def _host(self, number: int, end: int, what: str) -> str:
         if number >= end:
@@ -41,31 +52,58 @@ class OwnSubnet:
 
 @dataclass(frozen=True, slots=True)
 class SharedHost:
-    """127.0.0.1 for all."""
+    """127.0.0.1 for all; a port for each coordinator, each relay and each process's metrics."""
 
-    ports: tuple[int, ...]
+    coordinators: tuple[int, ...]
+    relays: tuple[int, ...]
+    metered: tuple[int, ...]
 
     def pod(self, index: int) -> str:
         return "127.0.0.1"
 
+    def relay(self, index: int) -> str:
+        return f"127.0.0.1:{self.relays[index]}"
+
     def coordinator(self, index: int) -> str:
-        return f"127.0.0.1:{self.ports[index]}"
+        return f"127.0.0.1:{self.coordinators[index]}"
+
+    def metrics(self, index: int) -> str:
+        return f"127.0.0.1:{self.metered[index]}"
 
 
-def choose_addresses(coordinators: int) -> OwnSubnet | SharedHost:
+def choose_addresses(counts: Counts) -> OwnSubnet | SharedHost:
     if sys.platform == "linux":
         for _ in range(_TRIES):
             subnet = OwnSubnet(f"127.{random.randint(1, 254)}.{random.randint(0, 254)}")  # noqa: S311 -- no secret
-            if all(_is_free(*_split(subnet.coordinator(i))) for i in range(coordinators)):
+            if all(_is_free(*_split(address)) for address in _all_of(subnet, counts)):
                 return subnet
-    return SharedHost(tuple(free_port("127.0.0.1") for _ in range(coordinators)))
+    return shared_host(counts)
+
+
+def shared_host(counts: Counts) -> SharedHost:
+    ports = free_ports("127.0.0.1", counts.coordinators + counts.pods + counts.processes)
+    relays = counts.coordinators + counts.pods
+    return SharedHost(ports[: counts.coordinators], ports[counts.coordinators : relays], ports[relays:])
+
+
+def _all_of(subnet: OwnSubnet, counts: Counts) -> list[str]:
+    return [
+        *map(subnet.coordinator, range(counts.coordinators)),
+        *map(subnet.relay, range(counts.pods)),
+        *map(subnet.metrics, range(counts.processes)),
+    ]
 
 
 def free_port(host: str) -> int:
     """A port that nobody listens on just now."""
-    with socket.create_server((host, 0)) as server:
-        port: int = server.getsockname()[1]
-        return port
+    return free_ports(host, 1)[0]
+
+
+def free_ports(host: str, number: int) -> tuple[int, ...]:
+    """Different ones."""
+    with ExitStack() as stack:
+        servers = [stack.enter_context(socket.create_server((host, 0))) for _ in range(number)]
+        return tuple(server.getsockname()[1] for server in servers)
 
 
 def require_free(host: str, port: int) -> None:

@@ -1,47 +1,49 @@
 """Pure: from the pipelines and the user's wishes to the list of processes, with the settings each one gets.
 
 Every pipeline has stages and pods of its own; the coordinators and the gateway are for all of them. A pod is a
-placement group's replica: one arena folder and one network identity. The settings are the same environment variables
-that the containers get, so that what runs on a laptop is what runs in a cluster.
+placement group's replica: one folder with an arena, one relay and one network identity. The settings are the same
+environment variables that the containers get, so that what runs on a laptop is what runs in a cluster.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from pathlib import Path
-from typing import Protocol
+from typing import Literal
 
+from omni_cli.launcher.ground import SHARE, Counts, Ground, Pod
 from omni_common.pipeline import PipelineConfig, StageConfig
+
+RELAY = "relay"
+"""In place of a family: relays are forked from a server of their own."""
+Encryption = Literal["none", "tls", "aead"]
 
 
 class Tier(IntEnum):
     """Order of starting. Stopping goes the other way, so that what a request needs outlives what takes requests."""
 
-    STAGE = 0
-    COORDINATOR = 1
-    GATEWAY = 2
+    RELAY = 0
+    STAGE = 1
+    COORDINATOR = 2
+    GATEWAY = 3
 
 
 @dataclass(frozen=True, slots=True)
 class ProcessSpec:
-    """One process: the service to run and its settings, as environment variables; `family`: whose code it runs."""
+    """One process: the service to run and its settings, as environment variables.
+
+    `family`: whose code it runs. `pipeline`: whose requests it serves, where that is one only. `metrics`: host:port.
+    """
 
     name: str
     service: str
     tier: Tier
     settings: Mapping[str, str]
     family: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Pod:
-    """What a placement group's processes share."""
-
-    name: str
-    host: str
-    arena: Path
+    pipeline: str = ""
+    metrics: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,69 +64,76 @@ class Wishes:
     port: int = 8000
     replicas: Mapping[str, int] = field(default_factory=dict)
     colocate: Sequence[Sequence[str]] = ()
+    apart: bool = False  # every stage in a pod of its own
     coordinators: int = 1
     device: str = "auto"
     drain: str = "5s"
-
-
-class Addresses(Protocol):
-    """The loopback addresses of one run."""
-
-    def pod(self, index: int) -> str: ...
-
-    def coordinator(self, index: int) -> str: ...
-
-
-@dataclass(frozen=True, slots=True)
-class Ground:
-    """Where one run lives: its folders and its addresses."""
-
-    pipelines: Path
-    arenas: Path
-    addresses: Addresses
-
-    def file_of(self, served: Served) -> Path:
-        """Where the pipeline is written for its stages and the coordinators to read."""
-        return self.pipelines / f"{served.pipeline.name}.json"
+    share: int = SHARE  # bytes
+    encryption: Encryption | None = None  # None: as the relays' own settings say
+    transports: Sequence[str] = ()  # empty: as the relays' own settings say
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
+    """What is started; `share` as the arenas really have it."""
+
     pods: tuple[Pod, ...]
     coordinators: tuple[str, ...]
     processes: tuple[ProcessSpec, ...]
+    share: int
 
 
 def plan(served: Sequence[Served], wishes: Wishes, ground: Ground) -> Plan:
     """Every process of the mesh for shaped pipelines, in the order of starting."""
     coordinators = [ground.addresses.coordinator(i) for i in range(wishes.coordinators)]
     pods = _pods(served, ground)
+    files = {one.pipeline.name: ground.file_of(one.pipeline.name) for one in served}
     stages = [
         process
         for one in served
-        for process in _stages(one, pods, wishes, pipeline_file=ground.file_of(one), coordinators=coordinators)
+        for process in _stages(one, pods, wishes, files[one.pipeline.name], coordinators=coordinators)
     ]
-    files = [str(ground.file_of(one)) for one in served]
+    processes = (
+        *(relay_of(pod, wishes, ground) for pod in pods.values()),
+        *stages,
+        *(_coordinator(i, address, files.values(), wishes) for i, address in enumerate(coordinators)),
+        _gateway(coordinators, wishes),
+    )
     return Plan(
         pods=tuple(pods.values()),
         coordinators=tuple(coordinators),
-        processes=(
-            *stages,
-            *(_coordinator(i, address, files, wishes) for i, address in enumerate(coordinators)),
-            _gateway(coordinators, wishes),
-        ),
+        processes=tuple(_measured(process, ground.addresses.metrics(i)) for i, process in enumerate(processes)),
+        share=ground.share,
     )
+
+
+def count(served: Sequence[Served], wishes: Wishes) -> Counts:
+    """The size of the mesh for shaped pipelines."""
+    stages = sum(stage.replicas for one in served for stage in one.pipeline.stages)
+    return Counts(stages, len(_members(served)), wishes.coordinators)
+
+
+def _members(served: Sequence[Served]) -> dict[str, list[PipelineConfig]]:
+    """Pod → the pipeline of each stage in it."""
+    members: dict[str, list[PipelineConfig]] = {}
+    for one in served:
+        for stage in one.pipeline.stages:
+            for replica in range(stage.replicas):
+                members.setdefault(_pod_name(one.pipeline, stage, replica), []).append(one.pipeline)
+    return members
 
 
 def _pods(served: Sequence[Served], ground: Ground) -> dict[str, Pod]:
-    names = dict.fromkeys(
-        _pod_name(one.pipeline, stage, replica)
-        for one in served
-        for stage in one.pipeline.stages
-        for replica in range(stage.replicas)
-    )
     return {
-        name: Pod(name, ground.addresses.pod(index), ground.arenas / name / "arena") for index, name in enumerate(names)
+        name: Pod(
+            name,
+            stages[0].name,
+            host=ground.addresses.pod(index),
+            relay=ground.addresses.relay(index),
+            folder=ground.arenas / name,
+            arena=(len(stages) + 1) * ground.share,
+        )
+        for index, (name, stages) in enumerate(_members(served).items())
     }
 
 
@@ -132,8 +141,28 @@ def _pod_name(pipeline: PipelineConfig, stage: StageConfig, replica: int) -> str
     return f"{pipeline.name}-{stage.placement_group}-{replica}"
 
 
+def relay_of(pod: Pod, wishes: Wishes, ground: Ground) -> ProcessSpec:
+    settings = {
+        "FOLDER": str(pod.folder),
+        "ARENA_SIZE": str(pod.arena),
+        "BIND": pod.relay,
+        "TOKEN_FILE": str(ground.token),
+        "DRAIN": wishes.drain,
+    }
+    if wishes.encryption is not None:
+        settings["ENCRYPTION"] = wishes.encryption
+    if wishes.encryption in {"tls", "aead"}:
+        settings["TLS_CA"] = str(ground.authority)
+        settings["TLS_CERT"] = str(ground.certificate_of(pod))
+        settings["TLS_KEY"] = str(ground.key_of(pod))
+    if wishes.transports:
+        settings["TRANSPORTS"] = ",".join(wishes.transports)
+    environment = _prefixed("OMNI_RELAY_", settings)
+    return ProcessSpec(f"{RELAY}-{pod.name}", "omni_relay", Tier.RELAY, environment, RELAY, pod.pipeline)
+
+
 def _stages(
-    served: Served, pods: Mapping[str, Pod], wishes: Wishes, *, pipeline_file: Path, coordinators: Sequence[str]
+    served: Served, pods: Mapping[str, Pod], wishes: Wishes, pipeline_file: Path, *, coordinators: Sequence[str]
 ) -> Iterator[ProcessSpec]:
     shared = {
         "FAMILY": served.family,
@@ -142,7 +171,6 @@ def _stages(
         "NODE": "localhost",
         # One thread per process: more of them spin against each other when stages outnumber cores.
         "THREADS": "1",
-        "METRICS_PORT": "0",
         "DRAIN": wishes.drain,
     }
     if served.model is not None:
@@ -157,17 +185,16 @@ def _stages(
                 "POD": pod.name,
                 "BIND": f"{pod.host}:0",
                 "DEVICE": wishes.device if stage.gpu else "cpu",
-                "ARENA": str(pod.arena),
+                "ARENA": str(pod.folder),
             }
             environment = _prefixed("OMNI_STAGE_", settings) | {"OMP_NUM_THREADS": "1"}
-            yield ProcessSpec(name, "omni_stage", Tier.STAGE, environment, served.family)
+            yield ProcessSpec(name, "omni_stage", Tier.STAGE, environment, served.family, served.pipeline.name)
 
 
-def _coordinator(index: int, address: str, pipeline_files: Sequence[str], wishes: Wishes) -> ProcessSpec:
+def _coordinator(index: int, address: str, pipeline_files: Iterable[Path], wishes: Wishes) -> ProcessSpec:
     settings = {
         "BIND": address,
-        "PIPELINES": ",".join(pipeline_files),
-        "METRICS_PORT": "0",
+        "PIPELINES": ",".join(map(str, pipeline_files)),
         "DRAIN": wishes.drain,
     }
     return ProcessSpec(
@@ -179,10 +206,16 @@ def _gateway(coordinators: Sequence[str], wishes: Wishes) -> ProcessSpec:
     settings = {
         "BIND": f"[{wishes.host}]:{wishes.port}" if ":" in wishes.host else f"{wishes.host}:{wishes.port}",
         "COORDINATORS": ",".join(coordinators),
-        "METRICS_PORT": "0",
         "DRAIN": wishes.drain,
     }
     return ProcessSpec("gateway-0", "omni_gateway", Tier.GATEWAY, _prefixed("OMNI_GATEWAY_", settings))
+
+
+def _measured(process: ProcessSpec, address: str) -> ProcessSpec:
+    """The process with its metrics served at `address`, where whoever watches the mesh looks for them."""
+    host, _, port = address.rpartition(":")
+    settings = _prefixed(f"{process.service.upper()}_", {"METRICS_HOST": host, "METRICS_PORT": port})
+    return replace(process, metrics=address, settings={**process.settings, **settings})
 
 
 def _prefixed(prefix: str, settings: Mapping[str, str]) -> dict[str, str]:

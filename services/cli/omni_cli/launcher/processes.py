@@ -237,7 +237,7 @@ class Forker:
         await connection.warm.wait()
         if not connection.alive:
             words = last_lines(self._log)
-            raise StartFailed(" ".join(["the fork server could not import the model's modules.", *words[-1:]]))
+            raise StartFailed(" ".join(["the fork server could not import its modules.", *words[-1:]]))
         return await connection.fork(spec, log)
 
     async def _connect(self) -> _Connection:

@@ -22,8 +22,19 @@ def shape(wishes: Wishes) -> tuple[Served, ...]:
     if len(pipelines) < len(wishes.served):
         raise CommandError("A pipeline is served once; for more processes give --replicas.")
     replicas = {_place(name, pipelines): number for name, number in wishes.replicas.items()}
+    fits_together(wishes)
     groups = _groups([[_place(name, pipelines) for name in group] for group in wishes.colocate])
+    if wishes.apart:
+        groups = {(p.name, stage): stage for p in pipelines.values() for stage in p.by_name}
     return tuple(replace(served, pipeline=_shaped(served.pipeline, replicas, groups)) for served in wishes.served)
+
+
+def fits_together(wishes: Wishes) -> None:
+    """Raises CommandError for wishes that contradict each other."""
+    if wishes.apart and wishes.colocate:
+        raise CommandError("--apart gives every stage a pod of its own; leave out --colocate.")
+    if wishes.encryption in {"tls", "aead"} and (bare := [name for name in wishes.transports if name != "tcp"]):
+        raise CommandError(f"What goes by {' or '.join(bare)} cannot be encrypted; leave out --encryption or take tcp.")
 
 
 def _shaped(pipeline: PipelineConfig, replicas: Mapping[Place, int], groups: Mapping[Place, str]) -> PipelineConfig:
