@@ -126,11 +126,11 @@ def test_the_default_voice_is_a_voice(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_every_payload_type_crosses_an_edge_whole(name: str) -> None:
     codec = PayloadCodec(load_family(name).payloads)
-    sender = TensorSender(None)
+    sender = TensorSender()
 
     for kind in load_family(name).payloads:
         for value in examples(kind):
-            sent = sender.encode(codec, value, "request", same_pod=False, expires=0.0)
+            sent = sender.encode(codec, value, "request")
             receiver = TensorReceiver(None, 1 << 24, lambda _: None)
             for blob in sent.blobs:
                 data = bytes(blob.data)

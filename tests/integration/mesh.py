@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import anyio
 import anyio.abc
+import anyio.to_thread
+from tests.relay_process import RelayProcess, running_relay
 
 from omni.coordinator.v1 import coordinator_pb2
 from omni_common.lifecycle import Lifecycle, Service
 from omni_common.pipeline import PipelineConfig, StageConfig
 from omni_common.request import GenerationParams, GenerationRequest, Media, Message, Modality, Role, Sampling, Text
+from omni_common.rpc.contract import INLINE_LIMIT
+from omni_common.settings import ByteSize
 from omni_common.testing.gateway import FakeGateway, fake_gateway
 from omni_coordinator.service import CoordinatorProcess
 from omni_coordinator.settings import CoordinatorSettings
@@ -23,18 +27,26 @@ from omni_stage.settings import StageSettings
 
 PATIENCE = 20.0
 
+RELAY = {"ARENA_SIZE": "32MiB", "EXTENT_SIZE": "1MiB"}
+
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """How a mesh is laid out. `pods` maps stages to pods; the others share the pod `all`."""
+    """How a mesh is laid out. `pods` maps stages to pods; the others share the pod `all`. With `arena`, each pod has a
+    relay, set up by `relay`; with an `inline_limit` of 0, everything goes through them."""
 
     family: str = "echo"
     coordinators: int = 1
     replicas: Mapping[str, int] = field(default_factory=dict)
     pods: Mapping[str, str] = field(default_factory=dict)
     arena: bool = True
+    relay: Mapping[str, str] = field(default_factory=dict)
+    inline_limit: int = INLINE_LIMIT
     model: Path | None = None
     changes: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
+
+    def pod_of(self, stage: str) -> str:
+        return self.pods.get(stage, "all")
 
     def pipeline(self) -> PipelineConfig:
         """The family's pipeline with `changes` to single stages."""
@@ -78,6 +90,7 @@ class Mesh:
         self._tasks = tasks
         self.coordinators: list[CoordinatorProcess] = []
         self.stages: dict[str, Running] = {}
+        self.relays: dict[str, RelayProcess] = {}
         self.gateways: list[FakeGateway] = []
 
     @property
@@ -103,10 +116,21 @@ class Mesh:
             await anyio.lowlevel.checkpoint()
         self.coordinators.append(service)
 
+    async def start_relays(self, relays: ExitStack) -> None:
+        """One for each pod; `relays` ends them."""
+
+        async def start(pod: str) -> None:
+            folder = self._folder / pod
+            folder.mkdir()
+            made = running_relay(folder, **RELAY, **self.layout.relay)
+            self.relays[pod] = await anyio.to_thread.run_sync(relays.enter_context, made)
+
+        async with anyio.create_task_group() as tasks:
+            for pod in {self.layout.pod_of(stage.name) for stage in self.pipeline.stages}:
+                tasks.start_soon(start, pod)
+
     def start_stage(self, stage: str, number: int = 0) -> Running:
-        pod = self.layout.pods.get(stage, "all")
-        arena = self._folder / pod
-        arena.mkdir(exist_ok=True)
+        pod = self.layout.pod_of(stage)
         name = f"{stage}-{number}"
         settings = StageSettings(
             family=self.layout.family,
@@ -118,8 +142,8 @@ class Mesh:
             bind="127.0.0.1:0",
             coordinators=",".join(self.addresses),
             model=self.layout.model,
-            arena=arena if self.layout.arena else None,
-            arena_size=4 << 20,
+            arena=self._folder / pod if self.layout.arena else None,
+            inline_limit=ByteSize(self.layout.inline_limit),
         )
         running = self.stages[name] = Running(Replica(settings))
         self._tasks.start_soon(running.run)
@@ -135,7 +159,7 @@ class Mesh:
         return all(c.coordinator.live == 0 for c in self.coordinators) and not any(self.leftovers().values())
 
     def leftovers(self) -> dict[str, int]:
-        """What each replica still holds: requests and arena leases."""
+        """What each replica still holds: requests, arena leases, tensors from other pods."""
         return {name: sum(self.replica(name).holds().values()) for name in self.stages}
 
     async def until_idle(self, within: float = PATIENCE) -> None:
@@ -149,24 +173,27 @@ class Mesh:
 async def mesh(folder: Path, layout: Layout | None = None) -> AsyncIterator[Mesh]:
     """A mesh whose pipeline is ready, with one gateway per coordinator."""
     layout = layout or Layout()
-    async with anyio.create_task_group() as tasks, AsyncExitStack() as stack:
-        made = Mesh(layout, folder, tasks)
-        for _ in range(layout.coordinators):
-            await made.start_coordinator()
-        for stage in made.pipeline.stages:
-            for number in range(layout.replicas.get(stage.name, 1)):
-                made.start_stage(stage.name, number)
-        for address in made.addresses:
-            gateway = await stack.enter_async_context(fake_gateway(address))
-            made.gateways.append(gateway)
-            await gateway.until(made.pipeline.name, made.complete)
-        try:
-            yield made
-        finally:
-            await stack.aclose()
-            for running in made.stages.values():
-                await running.kill()
-            tasks.cancel_scope.cancel()
+    with ExitStack() as relays:
+        async with anyio.create_task_group() as tasks, AsyncExitStack() as stack:
+            made = Mesh(layout, folder, tasks)
+            if layout.arena:
+                await made.start_relays(relays)
+            for _ in range(layout.coordinators):
+                await made.start_coordinator()
+            for stage in made.pipeline.stages:
+                for number in range(layout.replicas.get(stage.name, 1)):
+                    made.start_stage(stage.name, number)
+            for address in made.addresses:
+                gateway = await stack.enter_async_context(fake_gateway(address))
+                made.gateways.append(gateway)
+                await gateway.until(made.pipeline.name, made.complete)
+            try:
+                yield made
+            finally:
+                await stack.aclose()
+                for running in made.stages.values():
+                    await running.kill()
+                tasks.cancel_scope.cancel()
 
 
 def say(

@@ -1,13 +1,17 @@
-"""What upstream stages deliver here: one session per stream, which answers with credits and releases."""
+"""What upstream stages deliver here: one session per stream, which answers with credits and releases.
+
+An event may come before the tensors that the relays move for it. It waits for them then, and the later events of its
+request on this stream behind it; those of other requests go on.
+"""
 
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
 
 from omni.common.v1 import request_pb2, tensor_pb2
 from omni.stage.v1 import stage_pb2
-from omni_common.arena import ArenaReader
+from omni_common.clock import Clock
 from omni_common.errors import Internal, OmniError, Reason, Unsupported
 from omni_common.payload import PayloadCodec
 from omni_common.request import RequestKey
@@ -17,55 +21,62 @@ from omni_common.rpc.duplex import Duplex, PeerGone
 from omni_common.rpc.frames import FrameWriter
 from omni_common.rpc.session import exchange
 from omni_common.telemetry import names
-from omni_common.transfer import TensorReceiver
+from omni_common.transfer import Arrivals, TensorReceiver
+from omni_common.transfer.receiver import Views
+from omni_stage.core.waiting import Waiting
+from omni_stage.loop import LoopThread
 from omni_stage.stage import Stage
-
-if TYPE_CHECKING:
-    from omni_common.clock import Clock
-    from omni_stage.loop import LoopThread
 
 logger = logging.getLogger(__name__)
 
 Event = stage_pb2.DeliverEvent
 
 
+@dataclass(frozen=True, slots=True)
+class Reception:
+    """What all sessions of a stage share. `views` and `arrivals` are None where the pod has no arena."""
+
+    stage: Stage
+    codec: PayloadCodec
+    views: Views | None
+    arrivals: Arrivals | None
+    loop: LoopThread
+    clock: Clock
+    max_bytes: int
+
+
 class DeliverSession:
     """One upstream replica's stream."""
 
-    def __init__(
-        self,
-        stage: Stage,
-        codec: PayloadCodec,
-        reader: ArenaReader | None,
-        *,
-        loop: LoopThread,
-        clock: Clock,
-        max_bytes: int,
-    ) -> None:
-        self._stage = stage
-        self._codec = codec
-        self._clock = clock
-        self._loop = loop
+    def __init__(self, reception: Reception) -> None:
+        self._stage = reception.stage
+        self._codec = reception.codec
+        self._arrivals = reception.arrivals
+        self._clock = reception.clock
+        self._loop = reception.loop
         self._replies: FrameWriter[stage_pb2.DeliverReply] = FrameWriter()
-        self._receiver = TensorReceiver(reader, max_bytes, self._released_somewhere)
+        self._receiver = TensorReceiver(
+            reception.views, reception.max_bytes, self._released_somewhere, reception.arrivals
+        )
+        self._waiting: Waiting[Event] = Waiting()
+        self._ended = False
         self._source = ""
+        self._same_pod = False
 
     async def run(self, duplex: Duplex[stage_pb2.DeliverRequest, stage_pb2.DeliverResponse]) -> None:
-        """Serves the stream until it ends."""
-
+        """Serves the stream until it ends. What waits for tensors of the relays' goes on waiting for them then: an
+        upstream replica that is done with its work leaves before they are looked at."""
         self._stage.connect(self)
         try:
-            await self._exchange(duplex)
+            await exchange(
+                duplex,
+                self._replies,
+                frame=lambda replies: stage_pb2.DeliverResponse(replies=replies),
+                handle=self._frame,
+            )
         finally:
-            self._stage.disconnect(self)
-
-    async def _exchange(self, duplex: Duplex[stage_pb2.DeliverRequest, stage_pb2.DeliverResponse]) -> None:
-        await exchange(
-            duplex,
-            self._replies,
-            frame=lambda replies: stage_pb2.DeliverResponse(replies=replies),
-            handle=self._frame,
-        )
+            self._ended = True
+            self._leave_if_done()
 
     # As the request's upstream.
 
@@ -75,9 +86,12 @@ class DeliverSession:
             lane=key.request_id,
         )
 
-    def drop(self, request_id: str) -> None:
-        """The request is over: what came of its tensors is not waited for."""
-        self._receiver.drop(request_id)
+    def drop(self, key: RequestKey) -> None:
+        """The request is over: what came of it, and of its tensors, is not waited for."""
+        for event in self._waiting.drop(key):
+            self._discard(event)
+        self._receiver.drop(key.request_id)
+        self._leave_if_done()
 
     # Frames.
 
@@ -101,54 +115,89 @@ class DeliverSession:
             theirs = hello.contract_version
             raise Unsupported(f"Stage '{hello.stage}' speaks contract {theirs}, not {CONTRACT_VERSION}.")
         self._source = hello.stage
+        self._same_pod = hello.pod == self._stage.identity.pod
 
     def _blob(self, piece: tensor_pb2.BlobChunk) -> None:
         if self._stage.is_request_over(piece.request_id):
             return
         try:
-            self._receiver.add(piece)
+            complete = self._receiver.add(piece)
         except OmniError as error:
             self._stage.fail_request(piece.request_id, error)
+            return
+        if complete:
+            for key in [key for key in self._waiting.keys if key.request_id == piece.request_id]:
+                self._retry(key)
 
     def _of_request(self, event: Event) -> None:
         key = convert.parse_key(event.key)
         if event.HasField("envelope"):
             self._introduce(event.envelope)
-        try:
+        if not self._stage.knows(key):
+            self._stage.note_late_event()
+            self._discard(event)
+        elif key in self._waiting or not self._is_ready(key, event):
+            own = Event()
+            own.CopyFrom(event)  # a part of a frame would keep all of it in memory
+            self._waiting.put(key, own)
+        else:
             self._hand_over(key, event)
-        except OmniError as error:
-            if error.reason is Reason.LEASE_LOST:
-                names.CHECKSUM_FAILURES.inc()
-            self._stage.fail(key, error)
 
     def _introduce(self, message: request_pb2.Envelope) -> None:
         envelope = convert.parse_envelope(message, self._clock())
         if self._stage.introduce(envelope) is None and not self._stage.is_over(envelope.key):
             self._refuse(envelope.key)
 
+    def _is_ready(self, key: RequestKey, event: Event) -> bool:
+        """Whether its tensors are here. If not, somebody will ask again as each of them comes."""
+        if self._arrivals is None or self._same_pod:
+            return True
+        missing = [*self._receiver.missing(event.payload.payload), *self._receiver.missing(event.chunk.payload)]
+        for transfer in missing:
+            self._arrivals.expect(transfer, key, self._retry)
+        return not missing
+
+    def _retry(self, key: RequestKey) -> None:
+        """A tensor has come that an event of the request waits for."""
+        while (event := self._waiting.first(key)) is not None and self._is_ready(key, event):
+            self._waiting.pop(key)
+            self._hand_over(key, event)
+        self._leave_if_done()
+
     def _hand_over(self, key: RequestKey, event: Event) -> None:
-        if not self._stage.knows(key):
-            self._stage.note_late_event()
-            self._receiver.discard(event.payload.payload)
-            self._receiver.discard(event.chunk.payload)
-            return
+        try:
+            self._pass_on(key, event)
+        except OmniError as error:
+            if error.reason is Reason.LEASE_LOST:
+                names.CHECKSUM_FAILURES.inc()
+            self._stage.fail(key, error)
+
+    def _pass_on(self, key: RequestKey, event: Event) -> None:
         match event.WhichOneof("event"):
             case "payload":
-                value = self._receiver.decode(self._codec, event.payload.payload)
+                value = self._receiver.decode(self._codec, event.payload.payload, key)
                 reports = [convert.parse_report(report) for report in event.payload.reports]
                 self._stage.payload(key, self._source, value, reports, self)
             case "chunk":
-                value = self._receiver.decode(self._codec, event.chunk.payload)
+                value = self._receiver.decode(self._codec, event.chunk.payload, key)
                 self._stage.chunk(key, self._source, event.chunk.index, value, self)
             case "done":
                 reports = [convert.parse_report(report) for report in event.done.reports]
                 self._stage.done(key, self._source, event.done.chunks, reports, self)
+
+    def _discard(self, event: Event) -> None:
+        self._receiver.discard(event.payload.payload)
+        self._receiver.discard(event.chunk.payload)
 
     def _refuse(self, key: RequestKey) -> None:
         """No coordinator that this replica knows owns the request, so the sender has to report it."""
         failure = convert.failure_of(Internal(f"Stage '{self._stage.identity.stage}' does not know the coordinator."))
         reply = stage_pb2.FailureReply(key=convert.render_key(key), failure=failure)
         self._reply(stage_pb2.DeliverReply(failure=reply), lane=key.request_id)
+
+    def _leave_if_done(self) -> None:
+        if self._ended and not self._waiting:
+            self._stage.disconnect(self)
 
     # Releases.
 
@@ -157,7 +206,8 @@ class DeliverSession:
         self._loop.call(self._released, slot)
 
     def _released(self, slot: tensor_pb2.ArenaSlot) -> None:
-        self._reply(stage_pb2.DeliverReply(release=stage_pb2.ReleaseReply(slots=[slot])))
+        if not self._ended:
+            self._reply(stage_pb2.DeliverReply(release=stage_pb2.ReleaseReply(slots=[slot])))
 
     def _reply(self, reply: stage_pb2.DeliverReply, *, lane: str = "") -> None:
         try:

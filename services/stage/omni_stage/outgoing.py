@@ -1,205 +1,104 @@
-"""What this stage delivers to the next ones: one Deliver stream per downstream replica, opened when first needed."""
+"""What this stage delivers to the next ones: one link per downstream replica, opened when first needed."""
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Iterable, Sequence
-from typing import Protocol
+from collections.abc import Callable, Iterable
 
 import anyio
 import anyio.abc
 
-from omni.common.v1 import payload_pb2
-from omni.stage.v1 import stage_pb2, stage_pb2_grpc
-from omni_common.arena import ArenaWriter
-from omni_common.clock import Clock
-from omni_common.errors import OmniError, StageUnavailable
-from omni_common.payload import PayloadCodec
-from omni_common.request import Binding, Envelope, RequestKey, StageReport
+from omni.common.v1.payload_pb2 import Payload
+from omni.stage.v1 import stage_pb2
+from omni_common.request import Envelope, RequestKey, StageReport
 from omni_common.rpc import convert
-from omni_common.rpc.channel import open_channel
-from omni_common.rpc.contract import CONTRACT_VERSION
-from omni_common.rpc.frames import Blob, FrameWriter
-from omni_common.rpc.session import client_session, exchange
-from omni_common.telemetry import names
-from omni_common.transfer import Encoded, TensorSender
-from omni_stage.identity import Identity
-
-logger = logging.getLogger(__name__)
-
-
-class Sender(Protocol):
-    """Who hears what the downstream replicas answer: the stage."""
-
-    def grant(self, key: RequestKey, target: str, chunks: int) -> None: ...
-    def fail(self, key: RequestKey, error: OmniError) -> None: ...
-
-
-class PeerLink:
-    """The stream to one downstream replica."""
-
-    def __init__(
-        self, identity: Identity, target: str, binding: Binding, tensors: TensorSender, sender: Sender
-    ) -> None:
-        self._target = target
-        self._binding = binding
-        self._same_pod = binding.pod == identity.pod
-        self._sender = sender
-        self._tensors = tensors
-        self._introduced: set[RequestKey] = set()
-        self._frames: FrameWriter[stage_pb2.DeliverEvent] = FrameWriter(
-            lambda piece: stage_pb2.DeliverEvent(blob=piece)
-        )
-        self._frames.put(
-            stage_pb2.DeliverEvent(
-                hello=stage_pb2.DeliverHello(
-                    pipeline=identity.pipeline,
-                    stage=identity.stage,
-                    replica=identity.replica,
-                    pod=identity.pod,
-                    contract_version=CONTRACT_VERSION,
-                )
-            )
-        )
-
-    async def run(self) -> None:
-        """Carries frames until the replica is gone; then fails the requests that it was told of."""
-        try:
-            async with open_channel(self._binding.address) as channel:
-                call = stage_pb2_grpc.StageServiceStub(channel).Deliver()
-                async with client_session(call) as duplex:
-                    await exchange(
-                        duplex,
-                        self._frames,
-                        frame=lambda events: stage_pb2.DeliverRequest(events=events),
-                        handle=self._answer,
-                    )
-        except OmniError as error:
-            logger.info("a downstream replica is gone", extra={"peer": self._binding.replica, "why": error.message})
-        finally:
-            self._frames.close()
-            lost, self._introduced = self._introduced, set()
-            for key in lost:
-                self._sender.fail(key, StageUnavailable(self._target, f"lost its replica {self._binding.replica}"))
-
-    def close(self) -> None:
-        self._frames.close()
-
-    def send(self, event: stage_pb2.DeliverEvent, envelope: Envelope, now: float, blobs: Sequence[Blob] = ()) -> None:
-        """Queues the event; the first one of a request takes the envelope along. Raises OmniError."""
-        key = envelope.key
-        event.key.CopyFrom(convert.render_key(key))
-        if key not in self._introduced:
-            event.envelope.CopyFrom(convert.render_envelope(envelope, now))
-        self._frames.put(event, lane=key.request_id, blobs=blobs)
-        self._introduced.add(key)
-
-    def encode(self, codec: PayloadCodec, value: object, envelope: Envelope) -> Encoded:
-        return self._tensors.encode(
-            codec,
-            value,
-            envelope.key.request_id,
-            same_pod=self._same_pod,
-            expires=envelope.deadline,
-        )
-
-    def give_back(self, encoded: Encoded) -> None:
-        """Frees the slots of a payload that could not be queued."""
-        self._tensors.release(encoded.slots)
-
-    def forget(self, key: RequestKey) -> None:
-        self._introduced.discard(key)
-
-    def abandon(self, key: RequestKey) -> None:
-        self._frames.drop(key.request_id)
-
-    def _answer(self, frame: stage_pb2.DeliverResponse) -> None:
-        for reply in frame.replies:
-            match reply.WhichOneof("reply"):
-                case "credit":
-                    self._sender.grant(convert.parse_key(reply.credit.key), self._target, reply.credit.chunks)
-                case "release":
-                    self._tensors.release(reply.release.slots)
-                case "failure":
-                    error = convert.error_of(reply.failure.failure)
-                    self._sender.fail(convert.parse_key(reply.failure.key), error)
+from omni_stage.edges import EdgeMeter, EdgeTransports
+from omni_stage.peer_link import PATIENCE, Departure, Outfit, PeerLink, Sender
 
 
 class PeerLinks:
-    """The streams to all downstream replicas."""
+    """The links to all downstream replicas."""
 
-    def __init__(
-        self,
-        identity: Identity,
-        codec: PayloadCodec,
-        arena: ArenaWriter | None,
-        *,
-        tasks: anyio.abc.TaskGroup,
-        clock: Clock,
-    ) -> None:
-        self._identity = identity
-        self._codec = codec
-        self._arena = arena
-        self._tensors = TensorSender(arena)
+    def __init__(self, outfit: Outfit, *, tasks: anyio.abc.TaskGroup) -> None:
+        self._outfit = outfit
         self._tasks = tasks
-        self._clock = clock
         self._links: dict[tuple[str, str], PeerLink] = {}
+        self._transports = EdgeTransports()
         self._sender: Callable[[], Sender] | None = None
+        self._retrying = False
+        self._room = False
+        self._hurrying = False
+        if outfit.relay is not None:
+            outfit.relay.on_room(self._retry)
 
     def answer_to(self, sender: Sender) -> None:
         """The stage and its links know each other; this closes the circle."""
         self._sender = lambda: sender
 
     def payload(self, envelope: Envelope, target: str, value: object, reports: Iterable[StageReport]) -> None:
-        def event(payload: payload_pb2.Payload) -> stage_pb2.DeliverEvent:
-            rendered = [convert.render_report(report) for report in reports]
+        rendered = [convert.render_report(report) for report in reports]
+
+        def event(payload: Payload) -> stage_pb2.DeliverEvent:
             return stage_pb2.DeliverEvent(payload=stage_pb2.PayloadEvent(payload=payload, reports=rendered))
 
-        self._send_value(envelope, target, value, event)
+        self._offer(target, Departure(envelope, self._outfit.clock(), event, (value,)))
 
     def chunk(self, envelope: Envelope, target: str, index: int, value: object) -> None:
-        def event(payload: payload_pb2.Payload) -> stage_pb2.DeliverEvent:
+        def event(payload: Payload) -> stage_pb2.DeliverEvent:
             return stage_pb2.DeliverEvent(chunk=stage_pb2.ChunkEvent(index=index, payload=payload))
 
-        self._send_value(envelope, target, value, event)
+        self._offer(target, Departure(envelope, self._outfit.clock(), event, (value,)))
 
     def done(self, envelope: Envelope, target: str, chunks: int, reports: Iterable[StageReport]) -> None:
-        event = stage_pb2.DoneEvent(chunks=chunks, reports=[convert.render_report(report) for report in reports])
-        self._link(envelope, target).send(stage_pb2.DeliverEvent(done=event), envelope, self._clock())
+        rendered = [convert.render_report(report) for report in reports]
+
+        def event(_: Payload) -> stage_pb2.DeliverEvent:
+            return stage_pb2.DeliverEvent(done=stage_pb2.DoneEvent(chunks=chunks, reports=rendered))
+
+        self._offer(target, Departure(envelope, self._outfit.clock(), event))
+
+    def busy(self, key: RequestKey) -> bool:
+        """Whether something of the request has not left, or is on its way beside the frames."""
+        return any(link.busy(key) for link in self._links.values())
 
     def forget(self, key: RequestKey) -> None:
         for link in self._links.values():
             link.forget(key)
 
     def abandon(self, key: RequestKey) -> None:
-        """The request was aborted: what waits for it does not leave, and its arena leases end."""
+        """The request was aborted."""
         for link in self._links.values():
             link.abandon(key)
-        if self._arena is not None:
-            self._arena.release_request(key.request_id)
 
     def close(self) -> None:
         for link in self._links.values():
             link.close()
 
-    def _send_value(
-        self,
-        envelope: Envelope,
-        target: str,
-        value: object,
-        event: Callable[[payload_pb2.Payload], stage_pb2.DeliverEvent],
-    ) -> None:
-        link = self._link(envelope, target)
-        encoded = link.encode(self._codec, value, envelope)
-        try:
-            link.send(event(encoded.payload), envelope, self._clock(), encoded.blobs)
-        except OmniError:
-            link.give_back(encoded)
-            raise
-        for transport, size in encoded.sizes:
-            edge = f"{self._identity.stage}>{target}"
-            names.EDGE_TRANSFERS.labels(edge, transport).inc()
-            names.EDGE_BYTES.labels(edge, transport).inc(size)
+    def _offer(self, target: str, departure: Departure) -> None:
+        left = self._link(departure.envelope, target).offer(departure)
+        if not left and not self._hurrying:
+            self._hurrying = True
+            self._tasks.start_soon(self._hurry)
+
+    def _retry(self) -> None:
+        """Who has waited longest comes first. Called again from within (a push that ends at once frees its slot), it
+        goes round once more instead of sending anything twice."""
+        self._room = True
+        if self._retrying:
+            return
+        self._retrying = True
+        while self._room:
+            self._room = False
+            waiting = [(since, link, key) for link in self._links.values() for since, key in link.waiting]
+            for _, link, key in sorted(waiting, key=lambda item: item[0]):
+                link.retry(key)
+        self._retrying = False
+
+    async def _hurry(self) -> None:
+        """Sends what has waited too long by another way, while anything waits."""
+        while oldest := [since for link in self._links.values() for since, _ in link.waiting]:
+            await anyio.sleep(max(0.0, min(oldest) + PATIENCE - self._outfit.clock()))
+            self._retry()
+        self._hurrying = False
 
     def _link(self, envelope: Envelope, target: str) -> PeerLink:
         binding = envelope.bindings[target]
@@ -207,8 +106,8 @@ class PeerLinks:
         link = self._links.get(at)
         if link is None:
             assert self._sender is not None, "links are used after the stage is made"  # noqa: S101
-            link = PeerLink(self._identity, target, binding, self._tensors, self._sender())
-            self._links[at] = link
+            meter = EdgeMeter(f"{self._outfit.identity.stage}>{target}", self._transports)
+            link = self._links[at] = PeerLink(self._outfit, target, binding, self._sender(), meter)
             self._tasks.start_soon(self._keep, at, link)
         return link
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 from omni_common.pipeline import PipelineConfig, StageConfig
 from omni_common.request import GenerationParams
@@ -12,6 +13,22 @@ from omni_stage.scheduler.contract import Scheduler
 
 Progress = Callable[[int, int], None]
 """Called as weights are read: (tensors loaded, tensors in all)."""
+
+
+class Space(Protocol):
+    """Where a stage makes tensors that leave it."""
+
+    def allocate(self, length: int) -> memoryview | None:
+        """So many bytes from which a tensor leaves without a copy, from any thread; they are given back when the last
+        view of them is gone. None where there are none just now, or for so few: then any memory is as good. What is
+        in them must not change once it has been sent."""
+
+
+class NoSpace:
+    """A stage without an arena."""
+
+    def allocate(self, length: int) -> memoryview | None:
+        return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +42,7 @@ class StageContext:
     dtype: str
     threads: int
     progress: Progress
+    tensors: Space = field(default_factory=NoSpace)
 
 
 @dataclass(frozen=True, slots=True)

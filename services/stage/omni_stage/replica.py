@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from contextlib import ExitStack
+from functools import partial
 
 import anyio
 import anyio.abc
@@ -12,24 +12,27 @@ import anyio.to_thread
 
 from omni.coordinator.v1 import coordinator_pb2
 from omni.stage.v1 import stage_pb2_grpc
-from omni_common.arena import ArenaReader, ArenaWriter
+from omni_common.arena.layout import slot_size
 from omni_common.clock import Clock, monotonic
 from omni_common.deadline import Deadline
 from omni_common.lifecycle import CannotStart, Lifecycle
 from omni_common.payload import PayloadCodec
 from omni_common.pipeline import PipelineConfig, load_pipeline
+from omni_common.relay import CannotConnect, RelayClient, Who
 from omni_common.rpc.dialer import keep_sessions
 from omni_common.rpc.server import RpcServer, open_server
-from omni_common.telemetry import names
+from omni_common.transfer import Arrivals, TensorSender
 from omni_stage.coordinators import CoordinatorLinks
 from omni_stage.core.plan import Planner
 from omni_stage.core.request import Hooks
 from omni_stage.identity import Identity
-from omni_stage.incoming import DeliverSession
+from omni_stage.in_place import InPlace
+from omni_stage.incoming import DeliverSession, Reception
 from omni_stage.loop import LoopThread
 from omni_stage.models import load_family, load_pipeline_config
 from omni_stage.outgoing import PeerLinks
-from omni_stage.program import ModelFamily, StageContext, StageProgram
+from omni_stage.peer_link import Outfit
+from omni_stage.program import ModelFamily, NoSpace, StageContext, StageProgram
 from omni_stage.servicer import SERVICE, StageServicer
 from omni_stage.settings import StageSettings
 from omni_stage.stage import Stage
@@ -57,39 +60,38 @@ class Replica:
         self._config = self._pipeline.stage(settings.stage)
         self._stage: Stage | None = None
         self._links: CoordinatorLinks | None = None
-        self._writer: ArenaWriter | None = None
+        self._relay: RelayClient | None = None
+        self._arrivals: Arrivals | None = None
 
     async def run(self, started: Lifecycle) -> None:
         """Until cancelled. Health is SERVING once the model is warm."""
         settings = self._settings
+        relay = self._relay = await self._join_pod()
         server = await open_server(settings.bind, services=[SERVICE], reflection=settings.reflection)
-        with ExitStack() as resources:
-            writer, reader = self._open_arena(resources)
-            self._writer = writer
-            codec = PayloadCodec(self._family.payloads)
-            identity = self._identity(server)
-            async with anyio.create_task_group() as tasks:
-                peers = PeerLinks(identity, codec, writer, tasks=tasks, clock=self._clock)
-                stage = self._stage = Stage(identity, downstream=peers, clock=self._clock)
-                peers.answer_to(stage)
-                links = self._links = CoordinatorLinks(stage, self._clock)
-                loop = LoopThread()
-                tasks.start_soon(loop.run)
-
-                def open_session() -> DeliverSession:
-                    return DeliverSession(
-                        stage, codec, reader, loop=loop, clock=self._clock, max_bytes=settings.max_inbound
-                    )
-
-                stage_pb2_grpc.add_StageServiceServicer_to_server(StageServicer(open_session), server.grpc)
-                await server.start()
-                try:
-                    tasks.start_soon(keep_sessions, settings.coordinator_targets, links.session)
-                    await self._serve(stage, links, loop, writer, started, server)
-                finally:
-                    links.close()
-                    peers.close()
-                    await self._stop(server)
+        codec = PayloadCodec(self._family.payloads)
+        identity = self._identity(server)
+        async with anyio.create_task_group() as tasks:
+            loop = LoopThread()
+            tasks.start_soon(loop.run)
+            peers = PeerLinks(Outfit(identity, codec, self._sender(), relay, self._clock), tasks=tasks)
+            stage = self._stage = Stage(identity, downstream=peers, clock=self._clock)
+            peers.answer_to(stage)
+            links = self._links = CoordinatorLinks(stage, self._clock)
+            self._arrivals = None if relay is None else self._receive(relay, stage, loop)
+            reception = Reception(stage, codec, relay, self._arrivals, loop, self._clock, settings.max_inbound)
+            stage_pb2_grpc.add_StageServiceServicer_to_server(
+                StageServicer(partial(DeliverSession, reception)), server.grpc
+            )
+            if relay is not None:
+                tasks.start_soon(relay.run)
+            await server.start()
+            try:
+                tasks.start_soon(keep_sessions, settings.coordinator_targets, links.session)
+                await self._serve(stage, links, loop, started, server)
+            finally:
+                links.close()
+                peers.close()
+                await self._stop(server)
 
     async def drain(self, deadline: Deadline) -> None:
         """Tells the coordinators to send nothing new, then waits for what is alive."""
@@ -101,10 +103,11 @@ class Replica:
         await idle.wait()  # the caller holds the deadline
 
     def holds(self) -> Mapping[str, int]:
-        """What is not given back yet: live requests, and leases on the arena."""
+        """What is not given back yet: live requests, leases on the arena, and tensors from other pods."""
         return {
             "requests": 0 if self._stage is None else self._stage.live_requests,
-            "leases": 0 if self._writer is None else self._writer.leases,
+            "leases": 0 if self._relay is None else self._relay.slots.leases,
+            "arrived": 0 if self._relay is None else self._relay.arrived,
         }
 
     async def _serve(
@@ -112,7 +115,6 @@ class Replica:
         stage: Stage,
         links: CoordinatorLinks,
         loop: LoopThread,
-        writer: ArenaWriter | None,
         started: Lifecycle,
         server: RpcServer,
     ) -> None:
@@ -130,7 +132,7 @@ class Replica:
         try:
             links.announce(Phase.STAGE_PHASE_READY)
             started(server)
-            await self._tick(stage, links, program, writer)
+            await self._tick(stage, links, program)
         finally:
             with anyio.CancelScope(shield=True):  # bounded by one step of the model
                 await anyio.to_thread.run_sync(program.scheduler.stop)
@@ -150,6 +152,9 @@ class Replica:
             dtype=settings.dtype,
             threads=settings.threads,
             progress=progress,
+            tensors=NoSpace()
+            if self._relay is None
+            else InPlace(self._relay, loop, inline_limit=settings.inline_limit),
         )
         factory = self._family.factories[self._config.name]
         try:
@@ -162,21 +167,18 @@ class Replica:
             await anyio.to_thread.run_sync(program.warm_up, abandon_on_cancel=True)
         return program
 
-    async def _tick(
-        self, stage: Stage, links: CoordinatorLinks, program: StageProgram, writer: ArenaWriter | None
-    ) -> None:
+    async def _tick(self, stage: Stage, links: CoordinatorLinks, program: StageProgram) -> None:
         reported = None
         while True:
             await anyio.sleep(TICK_SECONDS)
             stage.sweep()
+            if self._arrivals is not None:
+                self._arrivals.sweep()
             self._check_heartbeat(program)
             load = program.scheduler.load()
             if load != reported:
                 reported = load
                 links.report_load(load.running, load.waiting)
-            if writer is not None:
-                names.ARENA_RECLAIMED.inc(writer.reclaim(self._clock()))
-                names.ARENA_IN_USE.set(writer.in_use)
 
     def _check_heartbeat(self, program: StageProgram) -> None:
         """A scheduler that is stuck or dead would leave its requests to their deadlines: the process ends instead, its
@@ -185,19 +187,37 @@ class Replica:
         if still > self._settings.stall_timeout.total_seconds():
             raise RuntimeError(f"the scheduler of stage '{self._config.name}' has not come round for {still:.0f} s")
 
-    def _open_arena(self, resources: ExitStack) -> tuple[ArenaWriter | None, ArenaReader | None]:
+    async def _join_pod(self) -> RelayClient | None:
         settings = self._settings
         if settings.arena is None:
-            return None, None
-        reader = ArenaReader(settings.arena)
-        resources.callback(reader.close)
-        if not self._config.to and not self._config.stream_to:
-            return None, reader  # a terminal stage sends no tensors
-        writer = resources.enter_context(
-            ArenaWriter(settings.arena, settings.replica, settings.arena_size, self._clock)
+            return None
+        who = Who(self._pipeline.name, self._config.name, settings.replica)
+        relay = RelayClient(settings.arena, who, self._clock)
+        try:
+            await relay.connect(Deadline.after(settings.arena_timeout.total_seconds(), self._clock))
+        except CannotConnect as error:
+            raise CannotStart(f"Stage '{self._config.name}' cannot start. {error}") from error
+        if self._config.to or self._config.stream_to:
+            relay.want(slot_size(0))  # some space, so that the first tensor does not wait for it
+        return relay
+
+    def _sender(self) -> TensorSender:
+        settings, relay = self._settings, self._relay
+        return TensorSender(
+            None if relay is None else relay.slots,
+            0 if relay is None else relay.source,
+            arena_checksums=settings.arena_checksums,
+            inline_limit=settings.inline_limit,
         )
-        names.ARENA_SIZE.set(writer.capacity)
-        return writer, reader
+
+    def _receive(self, relay: RelayClient, stage: Stage, loop: LoopThread) -> Arrivals:
+        """Has tensors from other pods kept for their requests."""
+        arrivals = Arrivals(
+            partial(loop.call, relay.return_arrived), is_over=stage.is_over, is_known=stage.knows, clock=self._clock
+        )
+        relay.on_arrival(arrivals.add)
+        stage.connect(arrivals)
+        return arrivals
 
     def _identity(self, server: RpcServer) -> Identity:
         settings = self._settings
@@ -210,6 +230,7 @@ class Replica:
             node=settings.node,
             address=f"{host}:{server.port}",
             capacity=self._config.max_running + self._config.max_waiting,
+            relay="" if self._relay is None else self._relay.address,
         )
 
     async def _stop(self, server: RpcServer) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from pydantic import Field, PositiveInt
 from pydantic_settings import SettingsConfigDict
 
+from omni_common.rpc.contract import INLINE_LIMIT
 from omni_common.settings import ByteSize, Duration, ServiceSettings
 
 
@@ -32,8 +33,18 @@ class StageSettings(ServiceSettings):
     device: str = Field(default="auto", description="cpu, cuda, cuda:1, or auto: a GPU where the stage wants one.")
     dtype: str = Field(default="auto", description="float32, bfloat16, or auto: bfloat16 on a GPU, float32 elsewhere.")
     threads: PositiveInt = Field(default=1, description="Threads of one model step on a CPU; more of them spin.")
-    arena: Path | None = Field(default=None, description="The pod's arena folder; without it, tensors ride in frames.")
-    arena_size: ByteSize = Field(default=ByteSize(64 << 20), description="Bytes of this replica's arena segment.")
+    arena: Path | None = Field(
+        default=None, description="The pod's shared folder, with a relay in it; without it, tensors ride in frames."
+    )
+    arena_timeout: Duration = Field(default=timedelta(minutes=1), description="How long the relay may take to start.")
+    arena_checksums: bool = Field(
+        default=False, description="Check tensors from this pod by checksum too, for a pass over the bytes at each end."
+    )
+    inline_limit: ByteSize = Field(
+        default=ByteSize(INLINE_LIMIT),
+        le=INLINE_LIMIT,
+        description="Larger tensors leave the frames; 0: all of them do.",
+    )
     max_inbound: ByteSize = Field(
         default=ByteSize(512 << 20), description="Bytes of tensors in pieces that one upstream may have under way."
     )

@@ -38,19 +38,27 @@ class Owner(Protocol):
     def aborted(self, key: RequestKey) -> None: ...
 
 
-class Upstream(Protocol):
+class Keeper(Protocol):
+    """Who keeps something for requests."""
+
+    def drop(self, key: RequestKey) -> None:
+        """The request is over."""
+
+
+class Upstream(Keeper, Protocol):
     """The stream on which an upstream replica delivers."""
 
     def credit(self, key: RequestKey, chunks: int) -> None: ...
-    def drop(self, request_id: str) -> None: ...
 
 
 class Downstream(Protocol):
-    """The replicas of the next stages. Raises OmniError when one cannot be reached or a value does not fit."""
+    """The replicas of the next stages. Raises OmniError when one cannot be reached or a value does not fit; what is
+    sent may still wait or be under way then, see `Stage.delivered` and `Stage.lost`."""
 
     def payload(self, envelope: Envelope, target: str, value: object, reports: Iterable[StageReport]) -> None: ...
     def chunk(self, envelope: Envelope, target: str, index: int, value: object) -> None: ...
     def done(self, envelope: Envelope, target: str, chunks: int, reports: Iterable[StageReport]) -> None: ...
+    def busy(self, key: RequestKey) -> bool: ...
     def forget(self, key: RequestKey) -> None: ...
     def abandon(self, key: RequestKey) -> None: ...
 
@@ -92,7 +100,7 @@ class Stage:
         self._clock = clock
         self._live: dict[RequestKey, _Live] = {}
         self._owners: dict[str, Owner] = {}
-        self._upstreams: set[Upstream] = set()
+        self._keepers: set[Keeper] = set()
         self._tombstones = Tombstones()
         self._on_idle: Callable[[], None] | None = None
 
@@ -130,11 +138,12 @@ class Stage:
 
     # What other stages say.
 
-    def connect(self, upstream: Upstream) -> None:
-        self._upstreams.add(upstream)
+    def connect(self, keeper: Keeper) -> None:
+        """It is told of requests that are over, from now on."""
+        self._keepers.add(keeper)
 
-    def disconnect(self, upstream: Upstream) -> None:
-        self._upstreams.discard(upstream)
+    def disconnect(self, keeper: Keeper) -> None:
+        self._keepers.discard(keeper)
 
     def introduce(self, envelope: Envelope) -> _Live | None:
         """Makes the request known here. None when it is over already or is refused."""
@@ -169,6 +178,17 @@ class Stage:
     def grant(self, key: RequestKey, target: str, chunks: int) -> None:
         if live := self._live.get(key):
             self._apply(live, ev.CreditGranted(target, chunks, self._age(live)))
+
+    def delivered(self, key: RequestKey) -> None:
+        """Something that was sent for the request is no longer under way, and perhaps nothing is."""
+        live = self._live.get(key)
+        if live is not None and not self._downstream.busy(key):
+            self._apply(live, ev.Delivered())
+
+    def lost(self, key: RequestKey, error: OmniError) -> None:
+        """Something that was sent for the request cannot arrive."""
+        if live := self._live.get(key):
+            self._apply(live, ev.SendLost(error))
 
     def fail(self, key: RequestKey, error: OmniError) -> None:
         """One request cannot go on here."""
@@ -255,8 +275,8 @@ class Stage:
 
     def _bury(self, key: RequestKey) -> None:
         self._tombstones.bury(key, self._clock())
-        for upstream in self._upstreams:
-            upstream.drop(key.request_id)
+        for keeper in tuple(self._keepers):
+            keeper.drop(key)
 
     def _known(self, key: RequestKey, source: str, upstream: Upstream) -> _Live | None:
         if live := self._live.get(key):
@@ -303,6 +323,9 @@ class Stage:
                 self._tell_failed(live, error)
             case ev.ReturnCredit(source, chunks):
                 live.upstreams[source].credit(key, chunks)
+            case ev.AwaitDelivery():
+                if not self._downstream.busy(key):
+                    self._apply(live, ev.Delivered())
             case ev.AckAbort():
                 self._downstream.abandon(key)
                 if owner := self._owners.get(envelope.coordinator):

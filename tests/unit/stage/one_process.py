@@ -111,7 +111,7 @@ class OneProcess:
             yield target, value if project is None else project(value)
 
     def _cross(self, value: object) -> object:
-        encoded = TensorSender(None).encode(self._codec, value, _CROSSING, same_pod=False, expires=0.0)
+        encoded = TensorSender().encode(self._codec, value, _CROSSING)
         receiver = TensorReceiver(None, 1 << 30, lambda _: None)
         for blob in encoded.blobs:
             data = bytes(blob.data)

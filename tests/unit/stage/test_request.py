@@ -62,8 +62,10 @@ def test_a_payload_runs_and_its_result_is_projected_onto_each_edge() -> None:
     assert run(request, ev.Finished("r", 3.0)) == [
         ev.SendPayload("left", "r for left", (UPSTREAM, StageReport("here", "here-0", 1.0, 3.0, 3.0))),
         ev.SendPayload("right", "r", (UPSTREAM, StageReport("here", "here-0", 1.0, 3.0, 3.0))),
-        ev.Forget(),
+        ev.AwaitDelivery(),
     ]
+    assert not request.over
+    assert run(request, ev.Delivered()) == [ev.Forget()]
     assert request.over
 
 
@@ -157,7 +159,7 @@ def test_the_end_of_a_stream_leaves_only_after_its_last_chunk() -> None:
     assert run(request, ev.CreditGranted("next", 1, 3.0)) == [
         ev.SendChunk("next", 1, "y"),
         ev.SendDone("next", 2, (UPSTREAM, OWN)),
-        ev.Forget(),
+        ev.AwaitDelivery(),
     ]
 
 
@@ -167,7 +169,7 @@ def test_a_terminal_stage_sends_to_the_caller_and_completes() -> None:
         ev.Begin("p"),
         ev.SendChunk(ev.CALLER, 0, "x"),
         ev.SendCompleted("r", (UPSTREAM, OWN)),
-        ev.Forget(),
+        ev.AwaitDelivery(),
     ]
 
 
@@ -182,7 +184,7 @@ def test_a_finished_request_pays_for_late_chunks_until_its_streams_are_done() ->
     assert run(request, ev.Finished(None, 2.0)) == [ev.ReturnCredit("tokens", 1)]
     assert run(request, ev.ChunkArrived("tokens", 1, "b", 2.1)) == [ev.ReturnCredit("tokens", 1)]
     assert not request.over
-    assert run(request, ev.DoneArrived("tokens", 2, (), 2.2)) == [ev.Forget()]
+    assert run(request, ev.DoneArrived("tokens", 2, (), 2.2)) == [ev.AwaitDelivery()]
 
 
 def test_a_failure_is_told_once_and_the_abort_that_follows_is_acknowledged() -> None:
@@ -210,3 +212,31 @@ def test_an_abort_before_the_request_began_is_acknowledged_at_once() -> None:
     request = StageRequest(plan(stream_sources=("tokens",)), Hooks())
     run(request, ev.ChunkArrived("tokens", 0, "a", 1.0))
     assert run(request, ev.AbortAsked(), payload()) == [ev.AckAbort(), ev.Forget()]
+
+
+def test_what_is_under_way_keeps_a_request_that_is_done_and_its_loss_is_told_once() -> None:
+    request = StageRequest(plan(payload_targets=("right",)), Hooks())
+    run(request, payload(), ev.Finished("r", 3.0))
+    assert run(request, ev.FailedHere(Internal()), payload()) == []
+    error = StageFailed("next")
+    assert run(request, ev.SendLost(error), ev.SendLost(error), ev.Delivered()) == [ev.SendFailed(error)]
+    assert run(request, ev.AbortAsked()) == [ev.AckAbort(), ev.Forget()]
+
+
+def test_what_is_lost_while_input_still_comes_fails_the_request_too() -> None:
+    request = StageRequest(plan(stream_sources=("tokens",), payload_targets=("right",)), Hooks())
+    run(request, payload(), ev.Finished("r", 3.0))
+    error = StageFailed("next")
+    assert run(request, ev.Delivered(), ev.SendLost(error)) == [ev.SendFailed(error)]
+
+
+def test_what_is_lost_of_a_running_request_stops_it() -> None:
+    request = StageRequest(plan(), Hooks())
+    error = StageFailed("next")
+    assert run(request, payload(), ev.SendLost(error))[1:] == [ev.AbortScheduler(), ev.SendFailed(error)]
+
+
+def test_an_abort_does_not_wait_for_what_is_under_way() -> None:
+    request = StageRequest(plan(payload_targets=("right",)), Hooks())
+    run(request, payload(), ev.Finished("r", 3.0))
+    assert run(request, ev.AbortAsked(), ev.Delivered()) == [ev.AckAbort(), ev.Forget()]

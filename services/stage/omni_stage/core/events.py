@@ -80,6 +80,18 @@ class FailedHere:
 
 
 @dataclass(frozen=True, slots=True)
+class Delivered:
+    """Nothing that was sent is under way any more."""
+
+
+@dataclass(frozen=True, slots=True)
+class SendLost:
+    """Something that was sent cannot arrive."""
+
+    error: OmniError
+
+
+@dataclass(frozen=True, slots=True)
 class AbortAsked:
     """By the owning coordinator, or in its place when it is gone or the deadline has passed."""
 
@@ -99,6 +111,8 @@ Event = (
     | InputConsumed
     | Finished
     | FailedHere
+    | Delivered
+    | SendLost
     | AbortAsked
     | SchedulerDropped
 )
@@ -180,6 +194,11 @@ class ReturnCredit:
 
 
 @dataclass(frozen=True, slots=True)
+class AwaitDelivery:
+    """Say Delivered when nothing of the request is under way, at once if so."""
+
+
+@dataclass(frozen=True, slots=True)
 class AckAbort:
     pass
 
@@ -202,6 +221,7 @@ Command = (
     | SendCompleted
     | SendFailed
     | ReturnCredit
+    | AwaitDelivery
     | AckAbort
     | Forget
 )

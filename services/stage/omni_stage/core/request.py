@@ -2,8 +2,9 @@
 
 A request joins its payloads, runs in the scheduler, streams and routes its result, and ends in one of three ways:
 
-* finished: everything has left; until its input streams are done, late chunks are drained and paid for, because an
-  upstream stage that still streams must not wait for credit that nobody would return;
+* finished: its result has left the scheduler; until its input streams are done, late chunks are drained and paid for,
+  because an upstream stage that still streams must not wait for credit that nobody would return, and until what it
+  sent has arrived, it can still be found lost;
 * failed: the coordinator is told once and will abort the request everywhere;
 * aborted: the scheduler drops it, then the abort is acknowledged.
 
@@ -24,10 +25,12 @@ from omni_stage.core.events import (
     AbortAsked,
     AbortScheduler,
     AckAbort,
+    AwaitDelivery,
     Begin,
     ChunkArrived,
     Command,
     CreditGranted,
+    Delivered,
     DoneArrived,
     Emitted,
     Event,
@@ -46,6 +49,7 @@ from omni_stage.core.events import (
     SendCompleted,
     SendDone,
     SendFailed,
+    SendLost,
     SendPayload,
 )
 from omni_stage.core.inflow import FanIn, Inflow, stray
@@ -61,6 +65,7 @@ class _Phase(Enum):
     RUNNING = auto()
     FINISHING = auto()
     FINISHED = auto()
+    SETTLING = auto()
     FAILED = auto()
     ABORTING = auto()
     OVER = auto()
@@ -99,6 +104,8 @@ class StageRequest:
         """What to do about one event."""
         if self._phase in (_Phase.OVER, _Phase.FAILED) and not isinstance(event, AbortAsked | SchedulerDropped):
             return []
+        if self._phase is _Phase.SETTLING and not isinstance(event, AbortAsked | Delivered | SendLost):
+            return []
         try:
             return self._handle(event)
         except OmniError as error:
@@ -126,6 +133,10 @@ class StageRequest:
                 return self._finished(value, now)
             case FailedHere(error):
                 return self._fail(error)
+            case Delivered():
+                return self._delivered()
+            case SendLost(error):
+                return self._lost(error)
             case AbortAsked():
                 return self._abort()
             case SchedulerDropped():
@@ -169,7 +180,7 @@ class StageRequest:
         inflow.close(chunks)
         self._add_reports(reports)
         if self._phase is _Phase.FINISHED:
-            return self._forget_if_drained()
+            return self._settle_if_drained()
         if self._phase is _Phase.FINISHING:
             return []
         return self._pass(PassDone(source))
@@ -257,14 +268,20 @@ class StageRequest:
         self._value = None
         for inflow in self._inflows.values():
             inflow.drain()
-        return [*commands, *self._settle(), *self._forget_if_drained()]
+        return [*commands, *self._settle(), *self._settle_if_drained()]
 
     def _routed(self) -> Mapping[str, object]:
         targets = self._plan.route(self._value)
         return {target: self._plan.project(target, self._value) for target in targets}
 
-    def _forget_if_drained(self) -> list[Command]:
+    def _settle_if_drained(self) -> list[Command]:
         if not all(inflow.done for inflow in self._inflows.values()):
+            return []
+        self._phase = _Phase.SETTLING
+        return [AwaitDelivery()]
+
+    def _delivered(self) -> list[Command]:
+        if self._phase is not _Phase.SETTLING:
             return []
         self._phase = _Phase.OVER
         return [Forget()]
@@ -278,6 +295,13 @@ class StageRequest:
         self._phase = _Phase.FAILED
         self._early.clear()
         return [*([AbortScheduler()] if self._dropping else []), SendFailed(error)]
+
+    def _lost(self, error: OmniError) -> list[Command]:
+        """As any failure, but also where the stage's own part is done."""
+        if self._phase not in (_Phase.FINISHED, _Phase.SETTLING):
+            return self._fail(error)
+        self._phase = _Phase.FAILED
+        return [SendFailed(error)]
 
     def _abort(self) -> list[Command]:
         if self._phase is _Phase.ABORTING:

@@ -38,12 +38,14 @@ class PeerStalled(OmniError):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Blob:
-    """Bytes that travel in pieces. `on_sent` is called once, when they are no longer read: sent or given up."""
+    """Bytes that travel in pieces. `on_sent` is called once, when they are no longer read: sent or given up.
+    `checksum` is for a blob whose reference has none."""
 
     id: int
     request_id: str
     data: memoryview
     on_sent: Callable[[], None] | None = None
+    checksum: int = 0
 
 
 @dataclass(slots=True, eq=False)
@@ -66,6 +68,7 @@ class _Large:
         piece = tensor_pb2.BlobChunk(blob=self.blob.id, request_id=self.blob.request_id, data=bytes(data))
         if self.sent == 0:
             piece.total_length = self.blob.data.nbytes
+            piece.checksum = self.blob.checksum
         self.sent += data.nbytes
         return piece
 
@@ -130,18 +133,13 @@ class FrameWriter(Generic[Event]):
         Raises PeerStalled when too much waits, PeerGone when the writer is closed, and REQUEST_TOO_LARGE for what
         could never be sent.
         """
-        self._check_thread()
         size = event.ByteSize() + _OVERHEAD
-        total = size + sum(blob.data.nbytes for blob in blobs)
-        if blobs and self._make_blob_event is None:
-            raise ValueError("this stream carries no blobs")
-        self._check_room(size, total)
-        items = self._lanes.setdefault(lane, deque())
-        items.extend(_Large(blob) for blob in blobs)
-        items.append(_Small(event, size))
+        self._put(lane, blobs, _Small(event, size))
         self._events += 1
-        self._bytes += total
-        self._ready.set()
+
+    def put_blob(self, blob: Blob, *, lane: str) -> None:
+        """Queues a blob whose event has left before it; raises as `put` does, and `on_sent` is not called then."""
+        self._put(lane, (blob,), None)
 
     def drop(self, lane: str) -> None:
         """Forgets what waits in a lane: its request is over."""
@@ -219,6 +217,20 @@ class FrameWriter(Generic[Event]):
         else:
             self._bytes -= item.size
             self._events -= 1
+
+    def _put(self, lane: str, blobs: Sequence[Blob], small: _Small[Event] | None) -> None:
+        self._check_thread()
+        if blobs and self._make_blob_event is None:
+            raise ValueError("this stream carries no blobs")
+        size = 0 if small is None else small.size
+        total = size + sum(blob.data.nbytes for blob in blobs)
+        self._check_room(size, total)
+        items = self._lanes.setdefault(lane, deque())
+        items.extend(_Large(blob) for blob in blobs)
+        if small is not None:
+            items.append(small)
+        self._bytes += total
+        self._ready.set()
 
     def _check_room(self, size: int, total: int) -> None:
         if self._closed:

@@ -1,0 +1,6 @@
+"""What a stage says to its pod's relay, and hears from it."""
+
+from omni_common.relay.client import CannotConnect, PushResult, RelayClient, Who
+from omni_common.relay.slots import NoRoom, Slots
+
+__all__ = ["CannotConnect", "NoRoom", "PushResult", "RelayClient", "Slots", "Who"]

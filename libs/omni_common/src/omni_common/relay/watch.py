@@ -1,0 +1,54 @@
+"""Waiting for a socket, on asyncio's own terms.
+
+anyio can wait for sockets too, but adds and removes the watch around every wait, which is a third of the time of a
+message and its answer; here it stays for as long as the socket is open.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Callable
+
+import anyio
+
+
+class Watch:
+    """The event loop's eye on one socket. Made on the loop, used there, and closed before the socket is."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._file = sock.fileno()
+        self._readable = anyio.Event()
+        self._writing = False
+        self._open = True
+        self._loop.add_reader(self._file, self.wake)
+
+    async def readable(self) -> None:
+        """Returns when there is something to read, or after `wake`; sometimes for nothing. No deadline: what is read
+        is what others do when they please, and `wake` ends the wait."""
+        await self._readable.wait()
+        self._readable = anyio.Event()
+
+    def wake(self) -> None:
+        """Lets `readable` return."""
+        self._readable.set()
+
+    def when_writable(self, callback: Callable[[], None]) -> None:
+        """Calls back on every turn of the loop in which there is room to write, until `writable_no_more`."""
+        if self._open and not self._writing:
+            self._writing = True
+            self._loop.add_writer(self._file, callback)
+
+    def writable_no_more(self) -> None:
+        if self._writing:
+            self._writing = False
+            self._loop.remove_writer(self._file)
+
+    def close(self) -> None:
+        """Idempotent."""
+        if self._open:
+            self._open = False
+            self.writable_no_more()
+            self._loop.remove_reader(self._file)
+        self.wake()
