@@ -27,8 +27,10 @@ def end_process_on_thread_death() -> None:
 
 
 def _end(death: threading.ExceptHookArgs) -> None:
-    if death.exc_value is not None:  # None only for SystemExit, which never comes here
-        thread = death.thread.name if death.thread is not None else "unknown"
-        facts = (death.exc_type, death.exc_value, death.exc_traceback)
-        logger.critical("a thread died, and the process with it", extra={"thread": thread}, exc_info=facts)
-    os._exit(1)
+    try:
+        if death.exc_value is not None:  # None only for SystemExit, which never comes here
+            name = death.thread.name if death.thread is not None else "unknown"
+            facts = (death.exc_type, death.exc_value, death.exc_traceback)
+            logger.critical("a thread died, and the process with it", extra={"died": name}, exc_info=facts)
+    finally:
+        os._exit(1)

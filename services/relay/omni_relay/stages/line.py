@@ -7,6 +7,7 @@ thread that has something to tell is ever held up by a stage.
 from __future__ import annotations
 
 import logging
+import os
 import select
 import socket
 import threading
@@ -141,6 +142,8 @@ class Backlogs:
 
     def __init__(self) -> None:
         self._poll = select.epoll()
+        self._stopping = os.eventfd(0, os.EFD_CLOEXEC)
+        self._poll.register(self._stopping, select.EPOLLIN)
         self._lines: dict[int, StageLine] = {}
 
     def watch(self, line: StageLine) -> None:
@@ -158,8 +161,15 @@ class Backlogs:
             line.cut_if_stalled()
 
     def run(self) -> None:
-        """For ever: a thread's target. It waits until a stage that was slow reads again, or is gone."""
+        """Until `stop`: a thread's target. It waits for as long as no stage is slow."""
         while True:
             for file, _ in self._poll.poll():
+                if file == self._stopping:
+                    os.close(self._stopping)
+                    return
                 if (line := self._lines.get(file)) is not None:
                     line.flush()
+
+    def stop(self) -> None:
+        """What waits is not written any more."""
+        os.eventfd_write(self._stopping, 1)

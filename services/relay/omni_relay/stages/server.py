@@ -79,6 +79,7 @@ class StageServer:
         for thread in threads.values():
             if thread is not None:
                 thread.join(max(0.0, end - monotonic()))
+        self._backlogs.stop()
         if empty:
             self._unlink()
         return empty
@@ -158,7 +159,7 @@ class StageServer:
                 self._take(connection)
 
     def _take(self, connection: socket.socket) -> None:
-        session = StageSession(StageLine(connection, self._backlogs), self.pod, self)
+        session = StageSession(StageLine(connection, self._backlogs, self.pod.clock), self.pod, self)
         with self._lock:
             room = len(self._threads) < MAX_LINES and not self._stopping.is_set()
             if room:
