@@ -157,7 +157,8 @@ class ArenaSpace:
     def _give_back(self, holder: Holder, extent: int) -> bool:
         with self._lock:
             commands = self._core.give_back(holder, extent, self._clock())
-            self._carry_out(commands or ())
+            news = self._carry_out(commands or ())
+        _tell(news)
         return commands is not None
 
     def _leave(self, holder: Holder) -> None:

@@ -113,6 +113,9 @@ class World:
         assert commands is not None
         self.do(commands)
 
+    def looked_at(self, extent: Extent) -> bool:
+        return any(extent.offset <= offset < extent.end for offset in self.held)
+
     def tick(self) -> None:
         self.do(self.core.tick(self.now))
         places = self.core.settled(self.now)
@@ -138,7 +141,7 @@ class World:
     def _do(self, command: Command) -> None:
         match command:
             case Granted(holder, extent):
-                assert not any(extent.offset <= offset < extent.end for offset in self.held)
+                assert not self.looked_at(extent)
                 assert extent.index not in self.ledger
                 self.ledger[extent.index] = (extent, holder.kind)
                 self.table[extent.index] = extent.epoch
@@ -146,8 +149,9 @@ class World:
             case Revoked(extent):
                 self.table[extent.index] = 0
                 self.revoked[extent.index] = self.now
-            case Regained(extent, _, lost):
-                assert self.revoked[extent.index] + SETTLE <= self.now
+            case Regained(extent, kind, lost):
+                given_back = kind is Kind.PEER and not lost
+                assert given_back or self.revoked[extent.index] + SETTLE <= self.now
                 del self.ledger[extent.index]
                 self.lost += extent.size * lost
             case Refused():

@@ -157,6 +157,17 @@ def test_an_extent_that_is_given_back_serves_again_only_after_the_wipe_has_settl
     assert world.lost == 0
 
 
+def test_what_a_peer_gives_back_serves_another_at_once(world: World) -> None:
+    for holder in (FAR, FARTHER):
+        world.join(holder)
+    extent = world.want(FAR, 7 * LEAST)
+    assert extent is not None
+    assert world.want(FARTHER, 2 * LEAST) is None
+    world.give_back(FAR, extent)
+    assert [extent.size for extent in world.has[FARTHER].values()] == [2 * LEAST]
+    assert world.lost == 0
+
+
 @pytest.mark.parametrize("other", [SPEAK, FAR])
 def test_nobody_can_give_back_what_is_anothers(world: World, other: object) -> None:
     for holder in (ECHO, SPEAK, FAR):

@@ -47,8 +47,12 @@ class ExtentsMachine(RuleBasedStateMachine):
 
     @rule(holder=st.sampled_from(HOLDERS), data=st.data())
     def give_back(self, holder: Holder, data: st.DataObject) -> None:
+        """A peer only what nobody looks at: all that came for somebody has been released."""
         used = {slot.extent for slot in self.handed}
-        if extents := [e for e in self.world.has.get(holder, {}).values() if e.index not in used]:
+        extents = [e for e in self.world.has.get(holder, {}).values() if e.index not in used]
+        if holder.kind is Kind.PEER:
+            extents = [extent for extent in extents if not self.world.looked_at(extent)]
+        if extents:
             self.world.give_back(holder, data.draw(st.sampled_from(extents)))
 
     @rule(holder=st.sampled_from(STAGES), data=st.data())

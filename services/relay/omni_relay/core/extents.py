@@ -5,9 +5,11 @@ grant, so what is free needs no books of its own and cannot be lost.
 
 An extent's life: granted → revoked (given back, or its owner went) → regained. A revoked extent's word in the table is
 zero, so nobody can begin to look into it; it is regained SETTLE later or when the last hold in it is gone, whichever is
-later, whatever its owner said. A peer's extent in which stages still have tensors is *parked* while the peer is gone,
-and revoked when the last of them is released. Slots of a stage that went, and slots whose lease is over, go the same
-way within their extent: wiped, and free SETTLE later or after the last hold.
+later, whatever its owner said. What a peer gives back is regained at once: all that happened in it is known here.
+
+A peer's extent in which stages still have tensors is *parked* while the peer is gone, and revoked when the last of them
+is released. Slots of a stage that went, and slots whose lease is over, go the same way within their extent: wiped, and
+free SETTLE later or after the last hold.
 
 Memory that lived on after a crash is taken up with `adopt`: each stage claims what it has when it comes back, and what
 nobody has claimed after CLAIM_TIME is revoked.
@@ -125,7 +127,12 @@ class Extents:
         grant = self._grants.get(index)
         if grant is None or not grant.is_of(holder) or grant.arrivals:
             return None
-        return [self._revoke(grant, now)]
+        revoked = self._revoke(grant, now)
+        if holder.kind is Kind.STAGE:
+            return [revoked]
+        # Every tensor in it has been released by its consumer's word, or taken back as slots are: nobody looks.
+        del self._grants[index]
+        return [revoked, Regained(grant.extent, grant.kind, grant.lost), *self._serve()]
 
     def extent_of(self, stage: str, index: int, epoch: int) -> Extent | None:
         """The extent, if that very grant is the stage's."""
