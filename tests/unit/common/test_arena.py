@@ -51,6 +51,18 @@ def test_a_view_holds_what_was_put(writer: ArenaWriter, reader: ArenaReader, siz
     assert released == []
 
 
+def test_a_slot_is_held_before_it_is_checked(pod: Pod, writer: ArenaWriter) -> None:
+    held: list[list[int]] = []
+
+    def clock() -> float:  # asked during the check, whether the lease has expired
+        held.append(pod.tables.look().slots)
+        return 0.0
+
+    ref = put(writer, DATA)
+    ArenaReader(pod.arena, pod.table("consumer"), clock).view(ref, lambda slot: None)
+    assert held == [[ref.arena.offset - SlotHead.SIZE]]
+
+
 def test_bytes_are_lent_without_a_tensor_too(writer: ArenaWriter, reader: ArenaReader) -> None:
     released: list[ArenaSlot] = []
     slot = put(writer, DATA).arena
@@ -351,6 +363,20 @@ def test_with_a_full_table_tensors_are_copied_out_and_counted(pod: Pod, writer: 
     assert _copies() == before + 1
 
 
+def test_a_slot_that_is_released_while_it_is_copied_out_is_refused(pod: Pod, writer: ArenaWriter) -> None:
+    ref = put(writer, DATA, checked=False)
+
+    def clock() -> float:  # asked during the first check, whether the lease has expired
+        if writer.release(ref.arena):
+            put(writer, bytes(200))
+        return 0.0
+
+    table = pod.table("busy")
+    assert all(table.hold_extent(0) for _ in range(ENTRIES))
+    with pytest.raises(LeaseLost):
+        ArenaReader(pod.arena, table, clock).view(ref, never())
+
+
 # References that do not hold
 
 
@@ -428,13 +454,30 @@ def test_a_reference_that_contradicts_itself_is_an_internal_error(writer: ArenaW
         reader.view(ref, never())
 
 
-def test_bytes_that_look_like_a_slot_are_none(writer: ArenaWriter, reader: ArenaReader) -> None:
-    forged = put(writer, SlotHead(1, 1, 64, 1e9).pack() + bytes(64))
+@pytest.mark.parametrize(
+    ("shift", "epoch"),
+    [
+        pytest.param(64, 1, id="of another grant"),
+        pytest.param(64 + 8, None, id="between two lines"),
+    ],
+)
+def test_bytes_that_look_like_a_slot_are_none(
+    writer: ArenaWriter, reader: ArenaReader, shift: int, epoch: int | None
+) -> None:
+    head = SlotHead(epoch or writer.extents[0].epoch, 1, 64, 1e9)
+    forged = put(writer, bytes(shift - 64) + head.pack() + bytes(64), checked=False)
     forged.length, forged.shape[0] = 64, 64
-    forged.arena.offset += 64
-    forged.checksum = 0
+    forged.arena.offset += shift
     with pytest.raises(LeaseLost):
         reader.view(forged, never())
+
+
+def test_there_is_no_slot_where_no_grant_stands(pod: Pod, writer: ArenaWriter, reader: ArenaReader) -> None:
+    ref = put(writer, DATA, checked=False)
+    ref.arena.extent, ref.arena.epoch = 3, 0
+    pod.arena.view[ref.arena.offset - SlotHead.SIZE : ref.arena.offset] = SlotHead(0, 1, len(DATA), 1e9).pack()
+    with pytest.raises(LeaseLost):
+        reader.view(ref, never())
 
 
 @pytest.mark.parametrize("size", [0, 10, 64, 4096, EXTENTS + 4 * EXTENT - 1])
