@@ -40,7 +40,7 @@ _NOTE = Struct("<Q")
 
 
 class NixlFailed(Exception):
-    """A sentence that says what did not work."""
+    """What did not work: a sentence without its end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +56,7 @@ def _library() -> _Library:
     for name in _PACKAGES:
         with contextlib.suppress(ModuleNotFoundError):
             return _loaded(name)
-    raise NixlFailed(f"None of the packages {', '.join(_PACKAGES)} is installed.")
+    raise NixlFailed(f"None of the packages {', '.join(_PACKAGES)} is installed")
 
 
 def _loaded(name: str) -> _Library:
@@ -67,7 +67,7 @@ def _loaded(name: str) -> _Library:
     except ImportError as error:
         if isinstance(error, ModuleNotFoundError) and error.name == name:
             raise
-        raise NixlFailed(f"NIXL cannot be loaded: {error}.") from error
+        raise NixlFailed(f"NIXL cannot be loaded: {error}") from error
     logger = logging.getLogger("nixl")
     logger.handlers.clear()  # its own, to stdout
     logger.propagate = True
@@ -105,7 +105,7 @@ class Agent:
         config = module.nixl_agent_config(enable_prog_thread=False, backends=[_BACKEND])
         self._agent = module.nixl_agent(secrets.token_hex(16), config)
         if _BACKEND not in self._agent.backends:
-            raise NixlFailed(f"NIXL has no {_BACKEND}.")
+            raise NixlFailed(f"NIXL has no {_BACKEND}")
         region = (address_of(self._arena), len(self._arena), _DEVICE, "")
         self._memory = self._agent.register_memory([region], _MEMORY)
 
@@ -142,7 +142,7 @@ class Agent:
         finally:
             agent.release_xfer_handle(handle)
         if state != "DONE":
-            raise NixlFailed("NIXL could not write.")
+            raise NixlFailed("NIXL could not write")
 
     def wait(self, until: float, beside: int) -> None:
         """Until the peer has told of one more `write`. `beside` is the descriptor of a socket: when its peer hangs up,
@@ -171,25 +171,25 @@ class Agent:
         for turn in count():
             yield
             if self._closing:
-                raise NixlFailed("This end was closed.")
+                raise NixlFailed("this end was closed")
             if monotonic() >= until:
-                raise NixlFailed("NIXL did not move a piece in time.")
+                raise NixlFailed("NIXL did not move a piece in time")
             if turn < _SHORT_ONES:
                 sleep(_SHORT)
             elif hung_up.poll(_LONG):
-                raise NixlFailed("The peer hung up.")
+                raise NixlFailed("the peer hung up")
 
     def _use(self, action: Callable[[], Result]) -> Result:
         with self._in_use:
             if self._agent is None:
-                raise NixlFailed("This end was closed.")
+                raise NixlFailed("this end was closed")
             return self._do(action)
 
     def _do(self, action: Callable[[], Result]) -> Result:
         try:
             return action()
         except self._errors as error:
-            why = str(error) if isinstance(error, NixlFailed) else f"NIXL failed: {error}."
+            why = str(error) if isinstance(error, NixlFailed) else f"NIXL failed: {error}"
         # Out here the error is gone, and with it the frames that would keep handles and the agent alive.
         self._destroy()
         raise NixlFailed(why)

@@ -24,12 +24,12 @@ def pack(library: str, content: bytes) -> bytes:
 def unpack(library: str, details: bytes) -> bytes:
     """What the other relay's `pack` was given. Raises CarrierFailed unless it is of the same library and version."""
     if len(details) < _HEAD.size:
-        raise CarrierFailed("The other relay does not say where it is to be found.")
+        raise CarrierFailed("is not told where the other end is")
     name, checksum = _HEAD.unpack_from(details)
     content = details[_HEAD.size :]
     theirs = name.rstrip(b"\0")
     if xxh3_64_intdigest(theirs + content) != checksum:
-        raise CarrierFailed("What the other relay says about itself is damaged.")
+        raise CarrierFailed("is told something damaged of the other end")
     if theirs != library.encode():
-        raise CarrierFailed(f"The other relay has {theirs.decode(errors='replace')}, this one {library}.")
+        raise CarrierFailed(f"is {library} here and {theirs.decode(errors='replace')} there")
     return content

@@ -33,7 +33,7 @@ _UNTOLD = ucp.ErrorHandler(lambda *_: None)
 
 
 class UcxFailed(Exception):
-    """A sentence that says what did not work."""
+    """What did not work: a sentence without its end."""
 
 
 class Mailbox:
@@ -48,7 +48,7 @@ class Mailbox:
         try:
             self._ucp = ucp.library()
         except OSError as error:
-            raise UcxFailed(f"UCX's library cannot be loaded: {error}.") from error
+            raise UcxFailed(f"UCX's library cannot be loaded: {error}") from error
         self._in_use = threading.Lock()
         self._end = threading.Lock()
         self._ended = False
@@ -136,7 +136,7 @@ class Mailbox:
             )
             self._wait(request, until, info)
             if info.length != len(into):
-                raise UcxFailed(f"{info.length} bytes came by UCX where {len(into)} were announced.")
+                raise UcxFailed(f"{info.length} bytes came by UCX where {len(into)} were announced")
 
     def close(self) -> None:
         """When it returns, no memory is touched any more. Idempotent; a call under way ends with UcxFailed."""
@@ -153,7 +153,7 @@ class Mailbox:
     def _using(self) -> Iterator[None]:
         with self._in_use:
             if not self._worker:
-                raise UcxFailed("This end was closed.")
+                raise UcxFailed("this end was closed")
             try:
                 yield
             except UcxFailed:
@@ -180,7 +180,7 @@ class Mailbox:
         """Does what there is to do, or waits for some."""
         left = until - monotonic()
         if left <= 0:
-            raise UcxFailed("UCX did not move a piece in time.")
+            raise UcxFailed("UCX did not move a piece in time")
         if self._ucp.ucp_worker_progress(self._worker):
             return
         status = self._ucp.ucp_worker_arm(self._worker)
@@ -189,7 +189,7 @@ class Mailbox:
         self._check(status, "UCX cannot wait for events")
         for descriptor, _ in self._poll.poll(ceil(left * 1000)):
             if descriptor != self._events:
-                raise UcxFailed("This end was closed." if descriptor == self._wake else "The peer hung up.")
+                raise UcxFailed("this end was closed" if descriptor == self._wake else "the peer hung up")
 
     def _destroy(self) -> None:
         if self._worker:
@@ -220,4 +220,4 @@ class Mailbox:
 
     def _check(self, status: int, failed: str) -> None:
         if status != ucp.OK:
-            raise UcxFailed(f"{failed}: {self._ucp.ucs_status_string(status).decode()}.")
+            raise UcxFailed(f"{failed}: {self._ucp.ucs_status_string(status).decode()}")

@@ -32,7 +32,7 @@ def available(arena: memoryview) -> str | None:
     try:
         Agent(arena).close()
     except NixlFailed as error:
-        return str(error)
+        return f"{error}."
     return None
 
 
@@ -90,13 +90,16 @@ def _new_agent(arena: memoryview) -> Agent:
     try:
         return Agent(arena)
     except NixlFailed as error:
-        raise CarrierFailed(str(error)) from error
+        raise CarrierFailed(f"does not work: {error}") from error
 
 
 @contextmanager
 def _closed_on_failure(agent: Agent) -> Iterator[None]:
     try:
         yield
-    except (NixlFailed, CarrierFailed) as error:
+    except NixlFailed as error:
         agent.close()
-        raise CarrierFailed(str(error)) from error
+        raise CarrierFailed(f"does not work: {error}") from error
+    except CarrierFailed:
+        agent.close()
+        raise

@@ -18,5 +18,5 @@ class Trial:
         self._passed = True
 
     def failure(self, why: str) -> CarrierFailed | ChannelLost:
-        """What to raise; `why` is a sentence."""
-        return ChannelLost(why) if self._passed else CarrierFailed(why)
+        """What to raise; `why` is a sentence without its end."""
+        return ChannelLost(f"{why}.") if self._passed else CarrierFailed(f"does not work: {why}")

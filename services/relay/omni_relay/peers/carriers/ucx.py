@@ -33,7 +33,7 @@ def available(_arena: memoryview | None = None) -> str | None:
     try:
         Mailbox().close()
     except UcxFailed as error:
-        return str(error)
+        return f"{error}."
     return None
 
 
@@ -91,13 +91,16 @@ def _new_mailbox() -> Mailbox:
     try:
         return Mailbox()
     except UcxFailed as error:
-        raise CarrierFailed(str(error)) from error
+        raise CarrierFailed(f"does not work: {error}") from error
 
 
 @contextmanager
 def _closed_on_failure(mailbox: Mailbox) -> Iterator[None]:
     try:
         yield
-    except (UcxFailed, CarrierFailed) as error:
+    except UcxFailed as error:
         mailbox.close()
-        raise CarrierFailed(str(error)) from error
+        raise CarrierFailed(f"does not work: {error}") from error
+    except CarrierFailed:
+        mailbox.close()
+        raise
