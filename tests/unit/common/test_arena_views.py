@@ -311,9 +311,12 @@ def test_a_place_of_a_revoked_extent_keeps_the_extent_from_others(pod: Pod, writ
 
 
 def test_a_place_outlives_its_writer_and_keeps_its_extent(pod: Pod) -> None:
-    writer = pod.writer()
-    (extent,) = writer.extents
+    table = pod.table("two writers, one after the other")
+    writer = ArenaWriter(pod.arena, table, pod.tables)
+    extent = pod.grant()
+    writer.grant(extent)
     place = _place(writer, b"abc")
+    writer.revoke(extent.index)
     del writer
     gc.collect()
     assert pod.tables.held(extent.offset, extent.end)

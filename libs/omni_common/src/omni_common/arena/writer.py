@@ -5,57 +5,16 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 from omni.common.v1.tensor_pb2 import ArenaSlot
 from omni_common.arena.extents import Extent
 from omni_common.arena.holds import SETTLE, Held, HoldTable, HoldTables
 from omni_common.arena.layout import SlotHead, slot_size
+from omni_common.arena.leases import Granted, Lease
 from omni_common.arena.memory import Arena, address_of
-from omni_common.arena.space import FreeSpace
 from omni_common.clock import Clock
 from omni_common.request import RequestKey
 from omni_common.tensor import Tensor
-
-
-@dataclass(slots=True, eq=False)
-class _Granted:
-    extent: Extent
-    entry: int | None
-    """In the table of holds: this process may write here."""
-    space: FreeSpace
-    generation: int = 0
-    leases: int = 0
-    revoked: bool = False
-
-
-@dataclass(slots=True, eq=False)
-class _Lease:
-    granted: _Granted
-    slot: ArenaSlot
-    length: int
-    key: RequestKey | None
-    expires: float
-    uses: int = 0
-    """References that were sent and not released."""
-    mine: bool = False
-    """The producer's own views live."""
-    lost: bool = False
-    """Somebody who will never say that it stopped looking may look at it."""
-    wiped: float | None = None
-    """Since when no new view can be made."""
-
-    @property
-    def lendable(self) -> bool:
-        return self.wiped is None and not self.granted.revoked
-
-    @property
-    def start(self) -> int:
-        return self.slot.offset - SlotHead.SIZE
-
-    @property
-    def end(self) -> int:
-        return self.start + slot_size(self.length)
 
 
 class ArenaWriter:
@@ -76,12 +35,12 @@ class ArenaWriter:
         self._holds = holds
         self._tables = tables
         self._clock = clock
-        self._granted: dict[int, _Granted] = {}
-        self._leases: dict[tuple[int, int], _Lease] = {}  # by epoch and generation
-        self._placed: dict[int, _Lease] = {}  # made in place, by the offset of their bytes
-        self._requests: dict[RequestKey, set[_Lease]] = {}
-        self._wiped: deque[_Lease] = deque()  # in the order of their wiping
-        self._dropped: deque[_Lease] = deque()  # whose last own view died; filled by finalizers
+        self._granted: dict[int, Granted] = {}
+        self._leases: dict[tuple[int, int], Lease] = {}  # by epoch and generation
+        self._placed: dict[int, Lease] = {}  # made in place, by the offset of their bytes
+        self._requests: dict[RequestKey, set[Lease]] = {}
+        self._wiped: deque[Lease] = deque()  # in the order of their wiping
+        self._dropped: deque[Lease] = deque()  # whose last own view died; filled by finalizers
         self._soonest = float("inf")  # no lease expires before
         self._in_use = 0
 
@@ -113,15 +72,15 @@ class ArenaWriter:
         if had is not None and had.extent == extent:
             return True
         # First the hold, then the check, as with views.
-        entry = self._holds.hold_extent(extent.offset)
-        if entry is None or self._arena.extent_epoch(extent.index) != extent.epoch or extent.end > self._arena.size:
-            if entry is not None:
-                self._holds.drop(entry)
+        granted = Granted.hold(extent, self._holds)
+        if granted is None:
+            return False
+        if self._arena.extent_epoch(extent.index) != extent.epoch or extent.end > self._arena.size:
+            granted.leave()
             return False
         if had is not None:
             self.revoke(extent.index)
-        granted = self._granted[extent.index] = _Granted(extent, entry, FreeSpace())
-        granted.space.give(extent.offset, extent.size)
+        self._granted[extent.index] = granted
         return True
 
     def revoke(self, index: int) -> None:
@@ -134,7 +93,7 @@ class ArenaWriter:
         for lease in [lease for lease in self._leases.values() if lease.granted is granted]:
             lease.uses = 0
             self._free_if_done(lease)
-        self._leave_if_empty(granted)
+        granted.leave_if_done()
 
     def take_back(self) -> Extent | None:
         """An extent without leases that is no longer this writer's and may go back to the relay; never the last."""
@@ -174,7 +133,7 @@ class ArenaWriter:
             return None
         lease.mine = True
         self._placed[lease.slot.offset] = lease
-        return self._arena.memory.window(lease.slot.offset, length, _note, self._dropped, lease, self._holds)
+        return self._arena.memory.window(lease.slot.offset, length, self._dropped.append, lease)
 
     def slot_of(self, tensor: Tensor) -> ArenaSlot | None:
         """One more reference, which one `release` ends, to the slot that the tensor was made in; from now on nobody
@@ -223,7 +182,7 @@ class ArenaWriter:
         self._free_if_done(lease)
         return True
 
-    def _lease(self, length: int, key: RequestKey | None, expires: float) -> _Lease | None:
+    def _lease(self, length: int, key: RequestKey | None, expires: float) -> Lease | None:
         self._notice_dropped()
         size = slot_size(length)
         for granted in self._granted.values():
@@ -232,19 +191,19 @@ class ArenaWriter:
                 return self._new(granted, start + SlotHead.SIZE, length, key, expires)
         return None
 
-    def _new(self, granted: _Granted, offset: int, length: int, key: RequestKey | None, expires: float) -> _Lease:
+    def _new(self, granted: Granted, offset: int, length: int, key: RequestKey | None, expires: float) -> Lease:
         granted.generation += 1
         granted.leases += 1
         extent = granted.extent
         slot = ArenaSlot(extent=extent.index, epoch=extent.epoch, offset=offset, generation=granted.generation)
-        lease = self._leases[extent.epoch, granted.generation] = _Lease(granted, slot, length, key, expires)
+        lease = self._leases[extent.epoch, granted.generation] = Lease(granted, slot, length, key, expires)
         if key is not None:
             self._requests.setdefault(key, set()).add(lease)
         self._soonest = min(self._soonest, expires)
         self._in_use += slot_size(length)
         return lease
 
-    def _send(self, lease: _Lease) -> ArenaSlot:
+    def _send(self, lease: Lease) -> ArenaSlot:
         if not lease.uses:
             slot = lease.slot
             head = SlotHead(slot.epoch, slot.generation, lease.length, lease.expires)
@@ -252,10 +211,10 @@ class ArenaWriter:
         lease.uses += 1
         return lease.slot
 
-    def _wipe_head(self, lease: _Lease) -> None:
+    def _wipe_head(self, lease: Lease) -> None:
         self._arena.view[lease.start : lease.slot.offset] = SlotHead.WIPED
 
-    def _wipe(self, lease: _Lease, now: float) -> None:
+    def _wipe(self, lease: Lease, now: float) -> None:
         if lease.lendable:
             self._wipe_head(lease)
             lease.wiped = now
@@ -277,7 +236,7 @@ class ArenaWriter:
             self._placed.pop(lease.slot.offset, None)
             self._free_if_done(lease)
 
-    def _free_if_done(self, lease: _Lease) -> None:
+    def _free_if_done(self, lease: Lease) -> None:
         if lease.uses or lease.mine:
             return
         if lease.lost and not lease.granted.revoked:
@@ -285,7 +244,7 @@ class ArenaWriter:
         else:
             self._free(lease)
 
-    def _free_unheld(self, over: Iterable[_Lease], held: Held) -> int:
+    def _free_unheld(self, over: Iterable[Lease], held: Held) -> int:
         freed = 0
         for lease in over:
             if lease.mine or held.views(lease.start, lease.end):
@@ -295,10 +254,10 @@ class ArenaWriter:
                 freed += 1
         return freed
 
-    def _is_leased(self, lease: _Lease) -> bool:
+    def _is_leased(self, lease: Lease) -> bool:
         return self._leases.get((lease.slot.epoch, lease.slot.generation)) is lease
 
-    def _free(self, lease: _Lease) -> None:
+    def _free(self, lease: Lease) -> None:
         granted = lease.granted
         del self._leases[lease.slot.epoch, lease.slot.generation]
         if lease.key is not None and (of_request := self._requests.get(lease.key)) is not None:
@@ -307,17 +266,5 @@ class ArenaWriter:
                 del self._requests[lease.key]
         self._in_use -= slot_size(lease.length)
         granted.leases -= 1
-        if granted.revoked:
-            self._leave_if_empty(granted)
-            return
         granted.space.give(lease.start, slot_size(lease.length))
-
-    def _leave_if_empty(self, granted: _Granted) -> None:
-        if granted.entry is not None and not granted.leases:
-            self._holds.drop(granted.entry)
-            granted.entry = None
-
-
-def _note(dropped: deque[_Lease], lease: _Lease, _holds: HoldTable) -> None:
-    # The table is here to live as long as the producer's views: while it does, the extent is this process's.
-    dropped.append(lease)
+        granted.leave_if_done()
