@@ -62,12 +62,12 @@ class Slots:
     def data(self, slot: ArenaSlot, length: int) -> memoryview | None:
         """The bytes of a slot that is still leased, else None."""
         with self._lock:
-            arena = self._arena
-            if slot.offset + length > arena.size or arena.extent_epoch(slot.extent) != slot.epoch:
+            view = self._arena.view
+            if all(extent.epoch != slot.epoch for extent in self._writer.extents):
                 return None
-            head = SlotHead.parse(arena.view[slot.offset - SlotHead.SIZE : slot.offset])
-            leased = head is not None and (head.epoch, head.generation) == (slot.epoch, slot.generation)
-            return arena.view[slot.offset : slot.offset + length] if leased else None
+            head = SlotHead.parse(view[slot.offset - SlotHead.SIZE : slot.offset])
+            leased = head is not None and (head.generation, head.length) == (slot.generation, length)
+            return view[slot.offset : slot.offset + length] if leased else None
 
     def release(self, slot: ArenaSlot) -> bool:
         """Ends one use of it. False when it is not leased (any more)."""
