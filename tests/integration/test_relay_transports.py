@@ -54,7 +54,7 @@ def connected(transport: str, reason: str) -> float:
 
 
 def using(transport: str) -> Shape:
-    return Shape(transports=(transport, "tcp"))
+    return Shape(size=64 * MIB, transports=(transport, "tcp"))
 
 
 def test_tensors_cross_by_the_transport_that_both_prefer(transport: str, shared: Path) -> None:
@@ -81,7 +81,7 @@ def test_an_idle_connection_leaves_nothing_behind_and_comes_again(transport: str
 
 
 def test_the_other_relay_does_without(transport: str, shared: Path) -> None:
-    with two_pods(shared, using(transport), Shape(transports=("tcp",))) as (sender, receiver):
+    with two_pods(shared, using(transport), Shape(size=64 * MIB, transports=("tcp",))) as (sender, receiver):
         pushed, sent = push(sender, receiver, 3 * MIB)
         assert pushed.reason is None
         assert pushed.wait().transport == "tcp"
@@ -91,7 +91,7 @@ def test_the_other_relay_does_without(transport: str, shared: Path) -> None:
 
 def test_nothing_goes_unprotected_where_it_is_to_be_encrypted(transport: str, shared: Path) -> None:
     credentials = Authority(shared, "ca").issue("relay").credentials(Mode.AEAD)
-    shape = Shape(transports=(transport, "tcp"), credentials=credentials)
+    shape = Shape(size=64 * MIB, transports=(transport, "tcp"), credentials=credentials)
     with two_pods(shared, shape) as (sender, receiver):
         pushed, _ = push(sender, receiver, MIB)
         assert pushed.reason is None
@@ -108,7 +108,7 @@ def test_relays_that_find_no_way_by_it_fall_back(transport: str, shared: Path, m
 
 
 def test_a_transport_that_breaks_down_makes_way(transport: str, shared: Path) -> None:
-    breaking = Shape(transports=(transport, "tcp"), carriers=BREAKING)
+    breaking = Shape(size=64 * MIB, transports=(transport, "tcp"), carriers=BREAKING)
     with two_pods(shared, using(transport), breaking) as (sender, receiver):
         assert push(sender, receiver, MIB)[0].wait().transport == transport
         assert push(sender, receiver, 6 * MIB)[0].reason == "STAGE_UNAVAILABLE"

@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 
 from omni_common.arena.memory import address_of
 from omni_relay.peers.carriers.loading import unchanged
+from omni_relay.peers.carriers.ucp import OPTIONS
 
 Result = TypeVar("Result")
 
@@ -102,10 +103,10 @@ class Agent:
 
     def _start(self, module: Any) -> None:
         # A progress thread of NIXL's own would keep a core busy, whether there is something to do or not.
-        config = module.nixl_agent_config(enable_prog_thread=False, backends=[_BACKEND])
+        config = module.nixl_agent_config(enable_prog_thread=False, backends=[])
         self._agent = module.nixl_agent(secrets.token_hex(16), config)
-        if _BACKEND not in self._agent.backends:
-            raise NixlFailed(f"NIXL has no {_BACKEND}")
+        options = ",".join(f"{name}={value}" for name, value in OPTIONS.items())
+        self._agent.create_backend(_BACKEND, {"engine_config": options})
         region = (address_of(self._arena), len(self._arena), _DEVICE, "")
         self._memory = self._agent.register_memory([region], _MEMORY)
 

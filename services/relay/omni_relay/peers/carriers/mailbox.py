@@ -15,14 +15,8 @@ from time import monotonic, sleep
 from omni_common.arena.memory import address_of
 from omni_relay.peers.carriers import ucp
 
-# Others are the operator's, who sets them as UCX_… in the environment; on these the relay relies.
-_OPTIONS: Mapping[str, str] = {
-    # With the 8 KiB that UCX would take, 1 MiB over TCP takes three times as long.
-    "TCP_TX_SEG_SIZE": "256k",
-    "TCP_RX_SEG_SIZE": "256k",
-    # A flush then means: sent. An endpoint's own also waits for words that the peer says only while it receives.
-    "FLUSH_WORKER_EPS": "n",
-}
+# A flush then means: sent. An endpoint's own also waits for words that the peer says only while it receives.
+_FLUSH: Mapping[str, str] = {"FLUSH_WORKER_EPS": "n"}
 
 # Seconds that UCX may take to wind up what was given up, before it is destroyed with what still hangs in it.
 _WINDING_UP = 1.0
@@ -65,7 +59,7 @@ class Mailbox:
         config = c_void_p()
         self._check(self._ucp.ucp_config_read(None, None, byref(config)), "UCX cannot read its options")
         try:
-            for name, value in _OPTIONS.items():
+            for name, value in {**ucp.OPTIONS, **_FLUSH}.items():
                 self._check(self._ucp.ucp_config_modify(config, name.encode(), value.encode()), f"UCX has no {name}")
             wanted = ucp.Params(field_mask=ucp.PARAM_FEATURES, features=ucp.FEATURE_TAG | ucp.FEATURE_WAKEUP)
             status = self._ucp.ucp_init_version(*ucp.API, byref(wanted), config, byref(self._context))

@@ -31,6 +31,15 @@ EP_ADDRESS, EP_ERROR_MODE, EP_ERROR_HANDLER, ERRORS_OF_PEER = 1 << 0, 1 << 1, 1 
 OP_FLAGS, OP_ALWAYS_REQUEST, CLOSE_BY_FORCE = 1 << 4, 1 << 16, 1
 WHOLE_TAG = 2**64 - 1
 
+OPTIONS: Mapping[str, str] = {
+    # With the 8 KiB that UCX would take, 1 MiB over TCP takes three times as long.
+    "TCP_TX_SEG_SIZE": "256k",
+    "TCP_RX_SEG_SIZE": "256k",
+    # None: it would be claimed for each connection, 4 MB, and then not used.
+    "SHM_DEVICES": "",
+}
+"""Of UCX, also of the one inside of NIXL. All others are the operator's, who sets them as UCX_… in the environment."""
+
 
 class Params(ctypes.Structure):
     """ucp_params_t"""

@@ -5,8 +5,7 @@ the two relays know, straight from one arena into the other. The receiver asks f
 puts bytes nowhere else. But UCX has neither a handshake that proves who talks nor encryption, and whoever reaches its
 port and speaks its inner protocol writes into this process: it is for networks on which nobody does.
 
-Shared memory is never chosen: UCX does without where it has to notice that a peer died, unless UCX_MM_ERROR_HANDLING
-says otherwise. Between containers that is right, since they lack what it needs.
+Shared memory is not used, also where it would do: between containers it needs what they lack.
 """
 
 from __future__ import annotations
