@@ -136,7 +136,7 @@ async def test_it_works_on_the_loop_that_services_run_on() -> None:
             received: list[bytes] = []
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(anyio.to_thread.run_sync, lambda: [peer.send(peer.recv(10)) for _ in packets])
-                received = await _receive(line, len(packets))
+                received.extend(await _receive(line, len(packets)))
             return received
 
     assert await anyio.to_thread.run_sync(partial(anyio.run, echo, backend_options={"use_uvloop": True})) == packets
