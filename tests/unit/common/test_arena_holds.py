@@ -92,7 +92,7 @@ def test_a_table_ends_with_its_last_user(tmp_path: Path, tables: HoldTables) -> 
     gc.collect()
     assert not path.exists()
     tables.look()
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert len(os.listdir("/proc/self/fd")) <= before
 
 
 def test_a_full_table_takes_no_more_and_entries_are_used_again(tmp_path: Path, tables: HoldTables) -> None:
