@@ -16,8 +16,8 @@ TYPED := $(DISTRIBUTIONS) tests
 export OMP_NUM_THREADS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup espeak-ng demo up test test-unit test-contract test-integration test-voices test-parity check lint \
-	types protos format bench lock clean
+.PHONY: help setup espeak-ng relay-extras demo up test test-unit test-contract test-integration test-voices test-parity \
+	check lint types protos format bench lock clean
 
 help: ## This menu
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -58,6 +58,9 @@ tests/clients/node_modules/.ready: tests/clients/package-lock.json
 
 $(TINY): | setup
 	@$(BIN)/omni models make-tiny qwen3-omni $@
+
+relay-extras: setup ## UCX and NIXL for the relay, 110 MB: their tests are skipped without
+	@$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt -e 'services/relay[ucx,nixl]'
 
 demo: setup ## A sentence spoken and heard, a question about a photo answered, then everything stops
 	@$(BIN)/omni demo $(if $(filter-out $(TINY),$(MODEL)),--model '$(MODEL)')
