@@ -297,6 +297,7 @@ def test_a_stage_that_lies_is_cut_off_and_another_is_not(
 def test_a_stage_that_pushes_one_transfer_twice_is_cut_off(pod: Pod, speak: Stage, echo: Stage) -> None:
     pod.out.paused = True
     speak.line.push(1, speak.put(1), 4096, "echo")
+    pod.until(lambda: bool(pod.out.under_way))
     echo.line.push(1, echo.put(1), 4096, "speak")
     echo.line.ends()
 
