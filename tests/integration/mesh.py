@@ -83,8 +83,10 @@ class Running:
 class Mesh:
     """Coordinators and stages of one pipeline; made by `mesh`."""
 
-    def __init__(self, layout: Layout, folder: Path, tasks: anyio.abc.TaskGroup) -> None:
+    def __init__(self, layout: Layout, folder: Path, tasks: anyio.abc.TaskGroup, ending: ExitStack) -> None:
+        """`ending` ends the relays."""
         self.layout = layout
+        self._ending = ending
         self.pipeline = layout.pipeline()
         self._folder = folder
         self._tasks = tasks
@@ -116,18 +118,18 @@ class Mesh:
             await anyio.lowlevel.checkpoint()
         self.coordinators.append(service)
 
-    async def start_relays(self, relays: ExitStack) -> None:
-        """One for each pod; `relays` ends them."""
-
-        async def start(pod: str) -> None:
-            folder = self._folder / pod
-            folder.mkdir()
-            made = running_relay(folder, **RELAY, **self.layout.relay)
-            self.relays[pod] = await anyio.to_thread.run_sync(relays.enter_context, made)
-
+    async def start_relays(self) -> None:
+        """One for each pod."""
         async with anyio.create_task_group() as tasks:
             for pod in {self.layout.pod_of(stage.name) for stage in self.pipeline.stages}:
-                tasks.start_soon(start, pod)
+                (self._folder / pod).mkdir()
+                tasks.start_soon(self.start_relay, pod)
+
+    async def start_relay(self, pod: str) -> None:
+        """The pod's, or its next life: at the same address."""
+        bind = {"BIND": self.relays[pod].logged("listening")["address"]} if pod in self.relays else {}
+        made = running_relay(self._folder / pod, **RELAY | self.layout.relay | bind)
+        self.relays[pod] = await anyio.to_thread.run_sync(self._ending.enter_context, made)
 
     def start_stage(self, stage: str, number: int = 0) -> Running:
         pod = self.layout.pod_of(stage)
@@ -175,9 +177,9 @@ async def mesh(folder: Path, layout: Layout | None = None) -> AsyncIterator[Mesh
     layout = layout or Layout()
     with ExitStack() as relays:
         async with anyio.create_task_group() as tasks, AsyncExitStack() as stack:
-            made = Mesh(layout, folder, tasks)
+            made = Mesh(layout, folder, tasks, relays)
             if layout.arena:
-                await made.start_relays(relays)
+                await made.start_relays()
             for _ in range(layout.coordinators):
                 await made.start_coordinator()
             for stage in made.pipeline.stages:
