@@ -128,7 +128,7 @@ class Mesh:
     async def start_relay(self, pod: str) -> None:
         """The pod's, or its next life: at the same address."""
         bind = {"BIND": self.relays[pod].logged("listening")["address"]} if pod in self.relays else {}
-        made = running_relay(self._folder / pod, **RELAY | self.layout.relay | bind)
+        made = running_relay(self._folder / pod, **{**RELAY, **self.layout.relay, **bind})
         self.relays[pod] = await anyio.to_thread.run_sync(self._ending.enter_context, made)
 
     def start_stage(self, stage: str, number: int = 0) -> Running:
