@@ -12,7 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from omni_common.arena.extents import Extent
 from omni_common.arena.layout import SlotHead, slot_size
 from omni_common.request import RequestKey
-from omni_relay.core.allotment import IDLE, LARGE, PATIENCE, Allotment, Place
+from omni_relay.core.allotment import IDLE, LARGE, PATIENCE, PROMPT, Allotment, Place
 from omni_relay.core.misbehaviour import Misbehaved
 
 A, B, C = RequestKey("a"), RequestKey("b"), RequestKey("c")
@@ -29,7 +29,7 @@ def granted(*sizes: int) -> Allotment:
     offset = 8192
     for index, size in enumerate(sizes):
         allotment.ask(-1, RequestKey("first"), size - 64)
-        assert allotment.wants() == [size]
+        assert allotment.wants(0.0) == [size]
         allotment.withdraw(-1)
         allotment.grant(extent(index, size, offset))
         offset += size
@@ -44,8 +44,8 @@ def test_space_is_asked_for_once_and_used_when_it_comes() -> None:
     allotment = Allotment()
     allotment.ask(1, A, 1000)
     assert allotment.place() == []
-    assert allotment.wants() == [slot_size(1000)]
-    assert allotment.wants() == []
+    assert allotment.wants(0.0) == [slot_size(1000)]
+    assert allotment.wants(0.0) == []
     allotment.grant(extent(3, 4096))
     assert allotment.place() == [(1, Place(3, 8192 + SlotHead.SIZE))]
 
@@ -53,13 +53,13 @@ def test_space_is_asked_for_once_and_used_when_it_comes() -> None:
 def test_a_large_want_does_not_stand_before_a_small_one() -> None:
     allotment = Allotment()
     allotment.ask(1, A, 1 << 30)
-    assert allotment.wants() == [slot_size(1 << 30)]
+    assert allotment.wants(0.0) == [slot_size(1 << 30)]
     allotment.ask(2, B, 100_000)
-    assert allotment.wants() == [slot_size(100_000)]
+    assert allotment.wants(0.0) == [slot_size(100_000)]
     allotment.grant(extent(0, MIB))
     assert names(allotment.place()) == [2]
     allotment.ask(3, C, MIB)
-    assert allotment.wants() == [slot_size(MIB)]
+    assert allotment.wants(0.0) == [slot_size(MIB)]
     allotment.grant(extent(1, 2 << 30, 1 << 30))
     assert names(allotment.place()) == [1, 3]
 
@@ -70,7 +70,7 @@ def test_those_of_one_request_are_placed_in_their_order() -> None:
     allotment.ask(2, A, 100)
     allotment.ask(3, B, 100)
     assert names(allotment.place()) == [3]
-    allotment.grant(extent(1, 16384, 1 << 20)) if allotment.wants() else None
+    allotment.grant(extent(1, 16384, 1 << 20)) if allotment.wants(0.0) else None
     assert names(allotment.place()) == [1, 2]
 
 
@@ -100,11 +100,20 @@ def test_one_who_needs_a_larger_extent_than_there_is_gets_those_given_back() -> 
     ((_, place),) = allotment.place()
     allotment.ask(2, B, 2 * LARGE)
     assert allotment.place() == []
-    assert allotment.wants() == [slot_size(2 * LARGE)]
+    assert allotment.wants(0.0) == [slot_size(2 * LARGE)]
     assert allotment.give_back(0.0) == [1], "the one in which something lies stays"
     allotment.free(place)
     assert allotment.give_back(0.0) == [0]
     assert allotment.held == 0
+
+
+def test_empty_extents_go_back_when_a_want_takes_long() -> None:
+    allotment = granted(MIB, MIB)
+    allotment.ask(1, A, 2 * MIB)
+    allotment.place()
+    assert allotment.wants(1.0) == [slot_size(2 * MIB)]
+    assert allotment.give_back(1.0) == []
+    assert allotment.give_back(1.0 + PROMPT) == [0, 1]
 
 
 def test_an_extent_goes_back_when_it_was_empty_for_a_while() -> None:
@@ -125,7 +134,7 @@ def test_who_hopes_for_what_can_never_be_is_given_up() -> None:
     allotment.ask(1, A, 64 * MIB)
     allotment.ask(2, B, 65 * MIB)
     allotment.ask(3, C, 100)
-    allotment.wants()
+    allotment.wants(0.0)
     assert allotment.refuse(slot_size(64 * MIB)) == [1, 2]
     assert allotment.waiting == (3,)
 
@@ -141,7 +150,7 @@ def test_nobody_grants_refuses_or_frees_what_was_not_asked_for() -> None:
         with pytest.raises(Misbehaved):
             lie()
     allotment.ask(1, A, 2 * MIB)
-    allotment.wants()
+    allotment.wants(0.0)
     with pytest.raises(Misbehaved, match="too small"):
         allotment.grant(extent(2, MIB, 1 << 30))
 
@@ -211,7 +220,7 @@ class AllotmentMachine(RuleBasedStateMachine):
                 end <= other.offset - 64 or start >= other.offset - 64 + size for other, size in self.lying.items()
             )
             self.lying[place] = self.sizes[name]
-        self.asked += self.allotment.wants()
+        self.asked += self.allotment.wants(self.now)
         for index in self.allotment.give_back(self.now):
             home = self.extents.pop(index)
             assert not [place for place in self.lying if home.offset <= place.offset <= home.end]

@@ -9,8 +9,8 @@ room from holding up another request's 100 KB:
 - What is larger than LARGE is asked for apart from what is smaller: two wants may be under way at a time, one of each
   kind, and the one that takes long to be granted does not stand before the other.
 
-An extent in which nothing lies goes back after IDLE seconds, or at once while a large want is under way: the other
-relay may need its bytes to make a larger extent.
+An extent in which nothing lies goes back after IDLE seconds, or at once while a want is under way that is large or
+takes long to be answered: the other relay may need its bytes to make the extent that is waited for.
 """
 
 from __future__ import annotations
@@ -30,6 +30,8 @@ LARGE = 16 << 20
 PATIENCE = 16 << 20
 # Seconds: longer than the pauses within a busy request, shorter than anybody's patience elsewhere.
 IDLE = 5.0
+# Seconds after which a want has taken long: what there is room for is granted within a round trip.
+PROMPT = 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +65,12 @@ class _Waiting:
         return self.overtaken > max(self.size, PATIENCE)
 
 
+@dataclass(frozen=True, slots=True)
+class _Want:
+    size: int
+    since: float
+
+
 class Allotment:
     """The extents that one connection was granted. Pure: it neither waits nor sends."""
 
@@ -70,7 +78,7 @@ class Allotment:
         self._held: dict[int, _Held] = {}
         self._taken: dict[Place, int] = {}
         self._waiting: dict[int, _Waiting] = {}
-        self._wants: dict[bool, int] = {}  # by whether it is large
+        self._wants: dict[bool, _Want] = {}  # by whether it is large
 
     @property
     def taken(self) -> int:
@@ -114,12 +122,12 @@ class Allotment:
                 oldest.overtaken += waiting.size
         return placed
 
-    def wants(self) -> list[int]:
+    def wants(self, now: float) -> list[int]:
         """Sizes of the extents to ask for now; from here on they are asked for."""
         sizes = []
         for size in self._needs():
             if (large := size > LARGE) not in self._wants:
-                self._wants[large] = size
+                self._wants[large] = _Want(size, now)
                 sizes.append(size)
             if len(self._wants) == 2:
                 break
@@ -135,7 +143,8 @@ class Allotment:
 
     def refuse(self, size: int) -> list[int]:
         """There can never be an extent of `size`: gives up on the transfers that would need one, and names them."""
-        if self._wants.get(size > LARGE) != size:
+        want = self._wants.get(size > LARGE)
+        if want is None or want.size != size:
             raise Misbehaved("refused an extent that nobody wanted")
         del self._wants[size > LARGE]
         hopeless = [transfer for transfer, waiting in self._waiting.items() if waiting.size >= size]
@@ -154,7 +163,7 @@ class Allotment:
 
     def give_back(self, now: float) -> list[int]:
         """The extents that go back: they are no longer held. To be called after `place`, and every second or so."""
-        hurry = True in self._wants
+        hurry = any(large or now - want.since >= PROMPT for large, want in self._wants.items())
         leaving = [index for index, held in self._held.items() if self._is_idle(held, now, hurry=hurry)]
         for index in leaving:
             del self._held[index]
@@ -199,9 +208,9 @@ class Allotment:
 
     def _answered(self, size: int) -> None:
         large = self._wants.get(True)
-        kind = large is not None and size >= large
+        kind = large is not None and size >= large.size
         if kind not in self._wants:
             raise Misbehaved("granted an extent that nobody wanted")
-        if size < self._wants[kind]:
+        if size < self._wants[kind].size:
             raise Misbehaved("granted an extent that is too small")
         del self._wants[kind]

@@ -284,6 +284,6 @@ class Sending:
             push = self._pushes[name]
             push.place, push.placed = place, now
             self._turns.add(name, push.key, push.length)
-        wants = self._allotment.wants()
+        wants = self._allotment.wants(now)
         self._units.extend(map(GiveBack, self._allotment.give_back(now)))
         self._units.extend(map(Want, wants))  # after them: a large extent may be made of their bytes

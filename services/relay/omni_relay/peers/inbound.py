@@ -45,9 +45,10 @@ class Inbound:
         speaker = start_thread(f"replies to {self._lines.peer}", self._speak)
         try:
             self._serve()
-        except (Misbehaved, BadRecord) as error:
-            names.RELAY_REFUSED_PEERS.labels("bad_record" if isinstance(error, BadRecord) else "misbehaved").inc()
-            logger.warning("a relay was cut off", extra={"peer": self._lines.peer, "why": f"The other relay {error}"})
+        except Misbehaved as error:
+            self._cut_off("misbehaved", f"It {error}.")
+        except BadRecord as error:
+            self._cut_off("bad_record", str(error))
         except ChannelLost as error:
             logger.info("a relay's connection ended", extra={"peer": self._lines.peer, "why": str(error)})
         finally:
@@ -60,6 +61,10 @@ class Inbound:
         """Ends it soon. Any thread."""
         self._lines.source.cut()
         self._replies.cut()
+
+    def _cut_off(self, reason: str, why: str) -> None:
+        names.RELAY_REFUSED_PEERS.labels(reason).inc()
+        logger.warning("a relay was cut off", extra={"peer": self._lines.peer, "why": why})
 
     def _speak(self) -> None:
         try:

@@ -35,6 +35,7 @@ from omni_relay.ports import PushOrder
 
 # Names of stages and requests; far above any that this project makes.
 _MAX_NAME = 1024
+_MAX_OFFERS = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,8 +123,7 @@ def parse_push(data: bytes, now: float) -> FromPusher:
         raise Misbehaved("sent a message that cannot be read") from error
     match message.WhichOneof("message"):
         case "hello":
-            hello = message.hello
-            return Hello(hello.contract_version, hello.address, tuple(offer.name for offer in hello.transports))
+            return _hello(message.hello)
         case "want":
             return Want(message.want.size)
         case "give_back":
@@ -180,6 +180,13 @@ def _reply(message: ReplyMessage) -> FromReceiver:
             return Freed(Place(message.freed.extent, message.freed.offset))
         case None:
             raise Misbehaved("sent an empty message")
+
+
+def _hello(hello: PeerHello) -> Hello:
+    offered = tuple(offer.name for offer in hello.transports)
+    if len(hello.address) > _MAX_NAME or len(offered) > _MAX_OFFERS:
+        raise Misbehaved("said more in its hello than there is to say")
+    return Hello(hello.contract_version, hello.address, offered)
 
 
 def _begin(begin: BeginTransfer, now: float) -> Begin:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import threading
 from datetime import timedelta
+from math import inf
 
 from omni_common.errors import OmniError, Reason
 from omni_common.rpc.dialer import Backoff
@@ -23,7 +24,7 @@ from omni_relay.peers.carriers.registry import TCP
 from omni_relay.peers.dialling import dial
 from omni_relay.peers.meters import OUT
 from omni_relay.peers.pushes import Ended, Pushes, Verdict
-from omni_relay.peers.pushing import Failure, Lines, Pushing
+from omni_relay.peers.pushing import Lines, Pushing
 from omni_relay.peers.way import Way
 from omni_relay.ports import PushOrder, Transfer
 from omni_relay.watched import start_thread
@@ -33,6 +34,8 @@ logger = logging.getLogger(__name__)
 
 # Seconds without a push after which a connection is closed, and its thread ends.
 IDLE = 60.0
+# Times the timeout of a connection that pushes wait for a dialling: it keeps its own deadline, but name servers do not.
+_TOO_LONG = 1.5
 
 
 class Outbound:
@@ -49,6 +52,8 @@ class Outbound:
         self._backoff = Backoff()
         self._down = False
         self._retry_at = 0.0
+        self._probes = False
+        self._dialling_since = inf
         self._closed = False
         self._used = way.clock()
 
@@ -88,6 +93,8 @@ class Outbound:
                 self._current()
             self._changed.notify_all()
             verdicts = self._pushes.verdicts()
+            if now - self._dialling_since >= _TOO_LONG * self._way.link.timeout:
+                verdicts += self._give_up_waiting()  # its name, perhaps, takes long to be resolved
         self._tell(verdicts)
 
     @property
@@ -128,6 +135,7 @@ class Outbound:
     def _refuses(self) -> bool:
         """Whether pushes are refused just now; every now and then one of those has the relay dialled."""
         if not self._closed and self._down and self._thread is None and self._way.clock() >= self._retry_at:
+            self._probes = True
             self._start()
         return self._closed or self._down
 
@@ -142,35 +150,33 @@ class Outbound:
     # Its thread
 
     def _run(self) -> None:
-        pushes: Pushes | None = self._pushes
-        while pushes is not None:
+        while self._begin_to_dial():
             try:
                 lines = dial(self._address, self._way)
             except (ChannelLost, Misbehaved, CarrierFailed) as failure:
-                self._not_reached(pushes, failure)
+                logger.info("a relay cannot be reached", extra={"peer": self._address, "why": str(failure)})
+                self._not_reached()
             else:
-                self._use(lines, pushes)
-            pushes = self._left()
+                self._use(lines)
 
-    def _left(self) -> Pushes | None:
-        """What waits for the next connection; None when nothing does, and then the thread has ended."""
+    def _begin_to_dial(self) -> bool:
+        """False when nothing waits for a connection: then the thread has ended."""
         with self._changed:
-            if self._pushes.sending.live and not self._closed:
-                return self._pushes
-            self._thread = None
-            return None
+            wanted = not self._closed and (self._pushes.sending.live > 0 or self._probes)
+            self._probes = False
+            self._dialling_since = self._way.clock() if wanted else inf
+            if not wanted:
+                self._thread = None
+            return wanted
 
-    def _not_reached(self, pushes: Pushes, failure: Failure) -> None:
-        logger.info("a relay cannot be reached", extra={"peer": self._address, "why": str(failure)})
+    def _not_reached(self) -> None:
         with self._changed:
-            self._down = True
-            self._retry_at = self._way.clock() + self._backoff.next()
-            self._lose(pushes)
-            verdicts = pushes.verdicts()
+            self._dialling_since = inf
+            verdicts = self._give_up_waiting()
         self._tell(verdicts)
 
-    def _use(self, lines: Lines, pushes: Pushes) -> None:
-        connection = self._connected(lines, pushes)
+    def _use(self, lines: Lines) -> None:
+        connection = self._connected(lines)
         about = {"peer": self._address, "transport": connection.transport, "reason": lines.why}
         logger.info("connected to a relay", extra=about)
         names.RELAY_PEERS.labels(OUT, connection.transport, lines.why).inc()
@@ -182,11 +188,12 @@ class Outbound:
         logger.info("a connection to a relay ended", extra={**about, "why": str(connection.failure)})
         self._disconnected(connection)
 
-    def _connected(self, lines: Lines, pushes: Pushes) -> Pushing:
+    def _connected(self, lines: Lines) -> Pushing:
         with self._changed:
             self._down = False
+            self._dialling_since = inf
             self._backoff.reset()
-            self._connection = connection = Pushing(lines, pushes, self._changed, self._way)
+            self._connection = connection = Pushing(lines, self._pushes, self._changed, self._way)
             self._transport = connection.transport
             if self._closed:
                 connection.fail(ChannelLost("This relay ends."))
@@ -194,18 +201,21 @@ class Outbound:
 
     def _disconnected(self, connection: Pushing) -> None:
         with self._changed:
-            pushes = connection.pushes
-            if isinstance(connection.failure, CarrierFailed) or pushes.sending.unanswered:
+            sending = connection.pushes.sending
+            if isinstance(connection.failure, CarrierFailed) or sending.unanswered:
                 self._way.carriers.failed(connection.lines.choice, self._address)
-            self._lose(pushes)
-            verdicts = pushes.verdicts()
+            self._current()
+            sending.lose(unreachable())
+            verdicts = connection.pushes.verdicts()
         self._tell(verdicts)
 
-    def _lose(self, pushes: Pushes) -> None:
-        pushes.sending.lose(unreachable())
-        if self._pushes is pushes:
-            self._connection = None
-            self._pushes = Pushes(self._way.clock)
+    def _give_up_waiting(self) -> list[Verdict]:
+        """The relay cannot be reached: what waits for it does so in vain."""
+        self._down = True
+        self._retry_at = self._way.clock() + self._backoff.next()
+        waiting, self._pushes = self._pushes, Pushes(self._way.clock)
+        waiting.sending.lose(unreachable())
+        return waiting.verdicts()
 
     def _tell(self, verdicts: list[Verdict]) -> None:
         now = self._way.clock()

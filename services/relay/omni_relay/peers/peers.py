@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from omni_common.clock import Clock, monotonic
 from omni_common.deadline import Deadline
 from omni_common.errors import Overloaded
-from omni_relay.peers.carriers.registry import AUTO, TCP, Carriers
+from omni_relay.peers.carriers.registry import AUTO, CARRIERS, TCP, Carriers
 from omni_relay.peers.listener import Listener, listen
 from omni_relay.peers.outbound import Outbound
 from omni_relay.peers.way import Way
@@ -24,14 +24,16 @@ MAX_PEERS = 1024
 @dataclass(frozen=True, slots=True)
 class PeerSettings:
     """`bind` is where to listen (port 0 takes a free one), `advertise` the host under which other pods reach that.
-    `heartbeat` in seconds; `link.timeout` is how long a peer may be silent."""
+    `heartbeat` in seconds; `link.timeout` is how long a peer may be silent. `carriers` are the modules that there are
+    for the names in `transports`."""
 
     bind: tuple[str, int]
     advertise: str
     credentials: Credentials
     link: Link = field(default_factory=Link)
     heartbeat: float = 1.0
-    transports: Sequence[str] = field(default=(AUTO,))
+    transports: Sequence[str] = (AUTO,)
+    carriers: Mapping[str, str] = field(default_factory=lambda: CARRIERS)
 
 
 class Peers:
@@ -45,7 +47,12 @@ class Peers:
         self, settings: PeerSettings, arena: memoryview, space: Space, consumers: Consumers, clock: Clock = monotonic
     ) -> None:
         carriers = Carriers(
-            settings.transports, settings.credentials.mode, arena, timeout=settings.link.timeout, clock=clock
+            settings.transports,
+            settings.credentials.mode,
+            arena,
+            timeout=settings.link.timeout,
+            clock=clock,
+            known=settings.carriers,
         )
         listening = listen(settings.bind)
         self.address = _address(settings.advertise, listening.getsockname()[1])

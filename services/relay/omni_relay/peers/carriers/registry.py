@@ -52,7 +52,17 @@ class Carriers:
     `timeout` in seconds is how long one piece may take.
     """
 
-    def __init__(self, wanted: Sequence[str], mode: Mode, arena: memoryview, *, timeout: float, clock: Clock) -> None:
+    def __init__(
+        self,
+        wanted: Sequence[str],
+        mode: Mode,
+        arena: memoryview,
+        *,
+        timeout: float,
+        clock: Clock,
+        known: Mapping[str, str] = CARRIERS,
+    ) -> None:
+        self._known = known
         self._mode = mode
         self._arena = arena
         self._timeout = timeout
@@ -112,7 +122,7 @@ class Carriers:
     def _load(self, name: str) -> _Module | None:
         why = self._unusable(name)
         if why is None:
-            module = cast("_Module", importlib.import_module(CARRIERS[name]))
+            module = cast("_Module", importlib.import_module(self._known[name]))
             why = module.available(self._arena)
             if why is None:
                 return module
@@ -120,11 +130,11 @@ class Carriers:
         return None
 
     def _unusable(self, name: str) -> str | None:
-        if name not in CARRIERS:
-            return f"there is none of that name; there are {', '.join(CARRIERS)}"
+        if name not in self._known:
+            return f"there is none of that name; there are {', '.join(self._known)}"
         if name != TCP and self._mode is not Mode.NONE:
             return f"its bytes would not be protected, and ENCRYPTION is '{self._mode}'"
-        return None if find_spec(CARRIERS[name]) else "it is not part of this installation"
+        return None if find_spec(self._known[name]) else "it is not part of this installation"
 
 
 def _order(wanted: Sequence[str]) -> list[str]:
