@@ -14,13 +14,14 @@ from omni_cli import models as listing
 from omni_cli import speak as speaking
 from omni_cli import transcribe as transcribing
 from omni_cli import up as running
+from omni_cli.bench import relay as benching
 from omni_cli.checkpoint import make_tiny_checkpoint
 from omni_cli.conversation import Question, message
 from omni_cli.launcher.plan import Encryption, Wishes
 from omni_cli.run import said_plainly, to_the_end, until_stopped
 from omni_cli.serving import choose
 from omni_cli.top import show as topping
-from omni_cli.wishes import parse_device, parse_groups, parse_replicas, parse_share, parse_transports
+from omni_cli.wishes import parse_device, parse_groups, parse_replicas, parse_share, parse_sizes, parse_transports
 
 DEFAULT_URL = "http://127.0.0.1:8000/v1"
 # Text, speech and hearing: what a first mesh can show.
@@ -29,6 +30,8 @@ DEFAULT_PIPELINES = ("qwen3-omni", "piper", "whisper")
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="The omni mesh on one machine, and its tools.")
 models = typer.Typer(invoke_without_command=True, help="The models there are, and what a running mesh serves.")
 app.add_typer(models, name="models")
+bench = typer.Typer(no_args_is_help=True, help="Measurements of parts of the mesh on this machine.")
+app.add_typer(bench, name="bench")
 
 Url = Annotated[str, typer.Option(envvar="OMNI_URL", help="Where the mesh answers.")]
 Images = Annotated[list[Path] | None, typer.Option(help="An image to show; may be given several times.")]
@@ -201,6 +204,23 @@ def demo(
         to_the_end(lambda: demonstration.demo(question, served, speak=speak, verbose=verbose))
         if model is None:
             print(demonstration.ABOUT_TINY)
+
+
+@bench.command("relay")
+def bench_relay(
+    *,
+    sizes: Annotated[str, typer.Option(metavar="SIZE,SIZE", help="What to move.")] = "64KiB,1MiB,16MiB,256MiB",
+    rounds: Annotated[
+        int, typer.Option(min=1, max=100_000, help="How often to move each; small ones are moved more often.")
+    ] = 20,
+    transport: Annotated[str, typer.Option(metavar="NAME", help="How to move it: tcp, ucx, nixl.")] = "tcp",
+    encryption: Annotated[Encryption, typer.Option(help="How to protect it.")] = "none",
+    checksums: Annotated[bool, typer.Option(help="Whether the relays verify what is not encrypted.")] = True,
+) -> None:
+    """Show where the time goes when a tensor is moved between the relays of two pods on this machine."""
+    with said_plainly():
+        wishes = Wishes((), encryption=encryption, transports=parse_transports(transport))
+        to_the_end(lambda: benching.bench_relay(parse_sizes(sizes), rounds, wishes, checksums=checksums))
 
 
 @models.callback()

@@ -1,0 +1,1 @@
+"""`omni bench`: measures parts of the mesh on this machine."""
