@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import re
 import signal
 import subprocess
@@ -15,6 +16,7 @@ import anyio.abc
 import openai
 import psutil
 from anyio.streams.buffered import BufferedByteReceiveStream
+from openai.types.chat import ChatCompletionContentPartParam
 
 from omni_cli.launcher.child import kernel_name
 from omni_cli.launcher.network import free_port
@@ -105,8 +107,17 @@ async def up(
                 process.kill()
 
 
-async def say(mesh: Up, text: str, *, model: str = "echo") -> str:
+async def say(mesh: Up, text: str, *, model: str = "echo", image: Path | None = None) -> str:
+    """What it answers. An image is a tensor in echo, too, from `split` to `count`."""
+    content: list[ChatCompletionContentPartParam] = [{"type": "text", "text": text}]
+    if image is not None:
+        content.append(_shown(image))
     async with mesh.client() as client:
         with anyio.fail_after(20):
-            reply = await client.chat.completions.create(model=model, messages=[{"role": "user", "content": text}])
+            reply = await client.chat.completions.create(model=model, messages=[{"role": "user", "content": content}])
     return reply.choices[0].message.content or ""
+
+
+def _shown(image: Path) -> ChatCompletionContentPartParam:
+    url = f"data:image/jpeg;base64,{base64.b64encode(image.read_bytes()).decode()}"
+    return {"type": "image_url", "image_url": {"url": url}}
