@@ -99,8 +99,9 @@ format: setup ## Format the sources and sort the imports
 	$(BIN)/ruff check --fix --quiet .
 	$(BIN)/buf format --write
 
-bench: setup ## Measure the mesh against one process and a plain single-host hop
+bench: setup ## Measure the mesh against one process, a plain single-host hop, and the wire itself
 	$(BIN)/python -m tests.load.hop
+	$(BIN)/python -m tests.load.relay
 	$(BIN)/python -m tests.load.gateway
 	$(BIN)/python -m tests.load.tax
 	$(BIN)/python -m tests.load.voices

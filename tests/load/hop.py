@@ -1,7 +1,7 @@
 """How long a tensor takes from one stage's process to the next one's: `python -m tests.load.hop`.
 
 One transfer is timed at the sender from having the tensor to the receiver's word that it has it. The mesh's hop in
-one pod and to another pod, a plain hop of ZeroMQ and shared memory, and one memcpy of the same bytes take turns within
+one pod and without a relay, a plain hop of ZeroMQ and shared memory, and one memcpy of the same bytes take turns within
 each round. Every source and every memcpy target walks through more memory than any cache holds; the arena does so
 because the consumer holds what it got last. No process is pinned: stages are not.
 """
@@ -17,42 +17,30 @@ from tempfile import TemporaryDirectory
 import anyio
 import numpy as np
 from numpy.typing import NDArray
+from tests.load.arena import make_arena, open_slots
 from tests.load.children import child
-from tests.load.hop_mesh import HELD_BYTES, mesh_hop
+from tests.load.held import HELD_BYTES
+from tests.load.hop_mesh import mesh_hop
 from tests.load.hop_plain import PlainHop, plain_hops
+from tests.load.pool import Pool
 from tests.load.report import Series, machine, micros, table, times
 
-from omni_common.arena import ArenaWriter
 from omni_common.rpc.contract import INLINE_LIMIT
 from omni_common.tensor import DType, Tensor
-from omni_common.transfer import TensorSender
+from omni_common.transfer import TensorSender, Way
 
 KB, MB = 1 << 10, 1 << 20
 # Bytes of a message, and how many of them make a round.
 SIZES: Mapping[int, int] = {64: 100, 4 * KB: 100, 64 * KB: 100, MB: 30, 16 * MB: 8, 64 * MB: 4}
 ROUNDS = 7
 WARM_UP = 3
-POOL_BYTES = 256 * MB
 # The largest message while HELD_BYTES are held, and as much again for what waits to be released.
 ARENA_BYTES = 2 * (HELD_BYTES + 64 * MB)
 DEADLINE = 240.0
 
 Send = Callable[[Tensor], Awaitable[None]]
 
-MEMCPY, PLAIN, PLAIN_INLINE, POD, UNCHECKED, ABROAD = "memcpy", "plain", "plain inline", "pod", "unchecked", "abroad"
-
-
-class Pool:
-    """Memory that is walked through from end to end, so that the next piece is never in a cache."""
-
-    def __init__(self) -> None:
-        self._bytes: NDArray[np.uint8] = np.ones(POOL_BYTES, np.uint8)  # ones: written, hence really there
-        self._next = 0
-
-    def take(self, size: int) -> NDArray[np.uint8]:
-        start = self._next if self._next + size <= POOL_BYTES else 0
-        self._next = start + size
-        return self._bytes[start : start + size]
+MEMCPY, PLAIN, PLAIN_INLINE, POD, CHECKED, ABROAD = "memcpy", "plain", "plain inline", "pod", "checked", "abroad"
 
 
 def tensor(array: NDArray[np.uint8]) -> Tensor:
@@ -105,22 +93,23 @@ def _fits(name: str, size: int) -> bool:
 @asynccontextmanager
 async def open_bench(folder: Path) -> AsyncIterator[Bench]:
     address = f"ipc://{folder / 'plain'}"
+    epoch = make_arena(folder, ARENA_BYTES)
+    slots = open_slots(folder, epoch)
     with (
-        child("tests.load.hop_mesh", str(folder)) as port,
+        child("tests.load.hop_mesh", str(folder), str(epoch)) as port,
         child("tests.load.hop_plain", address),
-        ArenaWriter(folder, "bench", ARENA_BYTES) as arena,
         plain_hops(address) as (plain, plain_inline),
     ):
         async with (
-            mesh_hop(int(port), TensorSender(arena), same_pod=True) as pod,
-            mesh_hop(int(port), TensorSender(arena, arena_checksums=False), same_pod=True) as unchecked,
-            mesh_hop(int(port), TensorSender(None), same_pod=False) as abroad,
+            mesh_hop(int(port), TensorSender(slots), slots) as pod,
+            mesh_hop(int(port), TensorSender(slots, arena_checksums=True), slots) as checked,
+            mesh_hop(int(port), TensorSender(), slots, Way.STREAM) as abroad,
         ):
             ways: dict[str, Send] = {
                 PLAIN: plain.send,
                 PLAIN_INLINE: plain_inline.send,
                 POD: pod.send,
-                UNCHECKED: unchecked.send,
+                CHECKED: checked.send,
                 ABROAD: abroad.send,
             }
             yield Bench(ways, plain)
@@ -134,7 +123,7 @@ async def measure() -> dict[int, dict[str, Series]]:
 
 def show(results: Mapping[int, Mapping[str, Series]]) -> str:
     head = ["size", "memcpy", "ZeroMQ + shm", "ZeroMQ inline", "one pod", "of memcpy", "of ZeroMQ + shm", "of the bar"]
-    head += ["unchecked", "other pod", "of ZeroMQ + shm"]
+    head += ["checked", "no relay", "of ZeroMQ + shm"]
     frame = results[min(results)][POD]
     return table(head, [_row(size, series, frame) for size, series in results.items()])
 
@@ -146,7 +135,7 @@ def _row(size: int, series: Mapping[str, Series], frame: Series) -> list[str]:
     cells = [_size(size), micros(memcpy.p50), micros(plain.p50), _micros(series.get(PLAIN_INLINE)), micros(pod.p50)]
     cells += [times(pod.ratio_to(memcpy)), times(pod.ratio_to(plain)), times(pod.ratio_to(bar))]
     abroad = series.get(ABROAD)
-    return [*cells, _micros(series.get(UNCHECKED)), _micros(abroad), times(abroad.ratio_to(plain)) if abroad else ""]
+    return [*cells, _micros(series.get(CHECKED)), _micros(abroad), times(abroad.ratio_to(plain)) if abroad else ""]
 
 
 def _micros(series: Series | None) -> str:

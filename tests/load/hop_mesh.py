@@ -1,8 +1,8 @@
 """Both ends of a hop as the stages make it: a Deliver stream, frames, and tensors inline, in the arena or as blobs.
 
-The producer is `MeshHop`. The consumer is a process of its own: `python -m tests.load.hop_mesh ARENA` prints the port
-it serves. What is left out of a stage is its scheduler; what is left out of a request is its envelope, which only its
-first event has.
+The producer is `MeshHop`. The consumer is a process of its own: `python -m tests.load.hop_mesh FOLDER EPOCH` takes
+tensors from the arena of that epoch and prints the port that it serves; `--copy-out` makes it copy each. What is left
+out of a stage is its scheduler; what is left out of a request is its envelope, which only its first event has.
 """
 
 from __future__ import annotations
@@ -17,12 +17,14 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+from tests.load.arena import open_reader
+from tests.load.held import Held
 
 from omni.common.v1 import tensor_pb2
 from omni.stage.v1 import stage_pb2, stage_pb2_grpc
 from omni_common.arena import ArenaReader
-from omni_common.clock import monotonic
 from omni_common.payload import PayloadCodec
+from omni_common.relay.slots import Slots
 from omni_common.request import RequestKey
 from omni_common.rpc import convert
 from omni_common.rpc.channel import open_channel
@@ -31,15 +33,11 @@ from omni_common.rpc.frames import FrameWriter
 from omni_common.rpc.server import open_server
 from omni_common.rpc.session import client_session, exchange
 from omni_common.tensor import Tensor
-from omni_common.transfer import TensorReceiver, TensorSender
+from omni_common.transfer import TensorReceiver, TensorSender, Way
 
 SERVICE = "omni.stage.v1.StageService"
 REQUEST = RequestKey("bench")
-# A consumer that frees what it got at once lets the producer write the same cached bytes for ever. No cache is as
-# large as this.
-HELD_BYTES = 128 << 20
 MAX_BYTES = 256 << 20
-LEASE_SECONDS = 600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,31 +51,27 @@ CODEC = PayloadCodec((Parcel,))
 
 
 class MeshHop:
-    """The sending end of one stream. One message at a time."""
+    """The sending end of one stream."""
 
-    def __init__(self, tensors: TensorSender, *, same_pod: bool) -> None:
+    def __init__(self, tensors: TensorSender, slots: Slots, way: Way) -> None:
         self._tensors = tensors
-        self._same_pod = same_pod
+        self._slots = slots
+        self._way = way
         self._out: FrameWriter[stage_pb2.DeliverEvent] = FrameWriter(lambda piece: stage_pb2.DeliverEvent(blob=piece))
         self._sent = 0
-        self._arrived = anyio.Event()
+        self._under_way: deque[anyio.Event] = deque()
 
     async def send(self, body: Tensor) -> None:
         """Returns when the receiver has the tensor and says so."""
-        self._arrived = anyio.Event()
-        encoded = self._tensors.encode(
-            CODEC,
-            Parcel(body),
-            REQUEST.request_id,
-            same_pod=self._same_pod,
-            expires=monotonic() + LEASE_SECONDS,
-        )
+        encoded = self._tensors.encode(CODEC, Parcel(body), REQUEST.request_id, self._way)
         event = stage_pb2.DeliverEvent(
             key=convert.render_key(REQUEST), chunk=stage_pb2.ChunkEvent(index=self._sent, payload=encoded.payload)
         )
         self._sent += 1
+        arrived = anyio.Event()
+        self._under_way.append(arrived)
         self._out.put(event, lane=REQUEST.request_id, blobs=encoded.blobs)
-        await self._arrived.wait()  # the driver holds the deadline of the whole measurement
+        await arrived.wait()  # the driver holds the deadline of the whole measurement
 
     async def run(self, duplex: Duplex[stage_pb2.DeliverResponse, stage_pb2.DeliverRequest]) -> None:
         await exchange(
@@ -91,15 +85,16 @@ class MeshHop:
         for reply in frame.replies:
             match reply.WhichOneof("reply"):
                 case "credit":
-                    self._arrived.set()
+                    self._under_way.popleft().set()  # the receiver answers in the order of the messages
                 case "release":
-                    self._tensors.release(reply.release.slots)
+                    for slot in reply.release.slots:
+                        self._slots.release(slot)
 
 
 @asynccontextmanager
-async def mesh_hop(port: int, tensors: TensorSender, *, same_pod: bool) -> AsyncIterator[MeshHop]:
+async def mesh_hop(port: int, tensors: TensorSender, slots: Slots, way: Way = Way.POD) -> AsyncIterator[MeshHop]:
     """A stream of its own to the consumer at that port."""
-    hop = MeshHop(tensors, same_pod=same_pod)
+    hop = MeshHop(tensors, slots, way)
     async with (
         open_channel(f"127.0.0.1:{port}") as channel,
         client_session(stage_pb2_grpc.StageServiceStub(channel).Deliver()) as duplex,
@@ -113,7 +108,7 @@ async def mesh_hop(port: int, tensors: TensorSender, *, same_pod: bool) -> Async
 class _Session:
     """The receiving end of one stream: takes each tensor as a stage does and returns a credit."""
 
-    def __init__(self, reader: ArenaReader, held: deque[Tensor]) -> None:
+    def __init__(self, reader: ArenaReader, held: Held) -> None:
         self._loop = asyncio.get_running_loop()
         self._replies: FrameWriter[stage_pb2.DeliverReply] = FrameWriter()
         self._receiver = TensorReceiver(reader, MAX_BYTES, self._released_somewhere)
@@ -134,17 +129,9 @@ class _Session:
     def _take(self, event: stage_pb2.DeliverEvent) -> None:
         parcel = self._receiver.decode(CODEC, event.chunk.payload)
         assert isinstance(parcel, Parcel)
-        _touch(parcel.body)
-        self._hold(parcel.body)
+        self._held.add(parcel.body.data)
         credit = stage_pb2.CreditReply(key=event.key, chunks=1)
         self._replies.put(stage_pb2.DeliverReply(credit=credit), lane=event.key.request_id)
-
-    def _hold(self, body: Tensor) -> None:
-        if self._held and self._held[0].nbytes != body.nbytes:
-            self._held.clear()
-        while self._held and (len(self._held) + 1) * body.nbytes > HELD_BYTES:
-            self._held.popleft()
-        self._held.append(body)
 
     def _released_somewhere(self, slot: tensor_pb2.ArenaSlot) -> None:
         self._loop.call_soon_threadsafe(self._release, slot)
@@ -154,26 +141,24 @@ class _Session:
 
 
 class _Consumer(stage_pb2_grpc.StageServiceServicer):
-    def __init__(self, reader: ArenaReader) -> None:
+    def __init__(self, reader: ArenaReader, *, copy_out: bool) -> None:
         self._reader = reader
+        self._copy_out = copy_out
 
     async def Deliver(self, _: Any, context: Any) -> None:  # type: ignore[override]  # grpc.aio's reader-writer style
-        await _Session(self._reader, deque()).run(server_duplex(context))
+        await _Session(self._reader, Held(copy_out=self._copy_out)).run(server_duplex(context))
 
 
-def _touch(tensor: Tensor) -> None:
-    """Reads both ends, as a model would begin to."""
-    if tensor.data[0] + tensor.data[-1] > 510:
-        raise AssertionError("two bytes are at most 510")
-
-
-async def _serve(arena: Path) -> None:
+async def _serve(folder: Path, epoch: int, copy_out: bool) -> None:
     server = await open_server("127.0.0.1:0", services=[SERVICE])
-    stage_pb2_grpc.add_StageServiceServicer_to_server(_Consumer(ArenaReader(arena)), server.grpc)
+    consumer = _Consumer(open_reader(folder, epoch), copy_out=copy_out)
+    stage_pb2_grpc.add_StageServiceServicer_to_server(consumer, server.grpc)
     await server.start()
     print(server.port, flush=True)
     await anyio.sleep_forever()
 
 
 if __name__ == "__main__":
-    anyio.run(_serve, Path(sys.argv[1]), backend_options={"use_uvloop": True})
+    anyio.run(
+        _serve, Path(sys.argv[1]), int(sys.argv[2]), "--copy-out" in sys.argv, backend_options={"use_uvloop": True}
+    )
