@@ -404,6 +404,20 @@ def test_a_tensor_released_soon_after_a_restart_does_not_free_what_another_stage
     assert world.table[extent.index] == extent.epoch
 
 
+def test_what_was_granted_since_a_restart_comes_back_without_waiting_for_claims(world: World) -> None:
+    world.join(ECHO)
+    world.restart()
+    for holder in (ECHO, FAR):
+        world.join(holder)
+    extent = world.want(FAR)
+    assert extent is not None
+    slot = world.deliver(extent, "echo")
+    world.leave(FAR)
+    world.release("echo", slot)
+    world.settle()
+    assert world.free() == world.room
+
+
 def test_what_was_revoked_when_the_relay_died_is_revoked_still(world: World) -> None:
     world.join(ECHO)
     extent = world.want(ECHO)

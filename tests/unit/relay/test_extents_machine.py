@@ -200,7 +200,8 @@ class ExtentsMachine(RuleBasedStateMachine):
         assert waiting <= {refusal.holder for refusal in world.refused[refused:]}
 
     def all_give_back(self, waiting: set[Holder]) -> None:
-        for holder, extents in self.world.has.items():
+        had = {holder: dict(extents) for holder, extents in self.world.has.items()}
+        for holder, extents in had.items():
             keeps = holder.kind is Kind.STAGE and holder not in waiting
             small = [extent for extent in extents.values() if keeps and extent.size <= LEAST]
             for extent in set(extents.values()) - set(small[:1]):

@@ -64,7 +64,8 @@ class Extents:
         """Takes up what a former life granted; the flag says whether the table has its word still. Raises ValueError
         when it cannot be true, and changes nothing then."""
         grants = [
-            Grant(extent, kind, None, revoked=None if stands else now, lost=True) for extent, kind, stands in found
+            Grant(extent, kind, None, revoked=None if stands else now, lost=True, claimable=True)
+            for extent, kind, stands in found
         ]
         by_index = {grant.extent.index: grant for grant in grants}
         if len(by_index) < len(grants):
@@ -88,7 +89,7 @@ class Extents:
         claimed, named = set(extents), set(slots)
         for grant in self._grants.values():
             if grant.extent in claimed and grant.kind is Kind.STAGE and grant.revoked is None and grant.holder is None:
-                grant.holder, grant.lost = stage, False
+                grant.holder, grant.lost, grant.claimable = stage, False, False
         kept = tuple(g.extent for g in self._held_by(Holder(Kind.STAGE, stage)) if g.extent in claimed)
         commands = self._take_back(Holder(Kind.STAGE, stage), now, keep=set(kept))
         commands += self._drop_arrivals(stage, now, keep=named)
@@ -181,8 +182,10 @@ class Extents:
         commands: list[Command] = []
         if self._claims_end is not None and now >= self._claims_end:
             self._claims_end = None
-            nobodys = [grant for grant in self._standing_grants() if grant.holder is None and not grant.arrivals]
-            commands += [self._revoke(grant, now) for grant in nobodys]
+            unclaimed = [grant for grant in self._standing_grants() if grant.claimable]
+            for grant in unclaimed:
+                grant.claimable = False
+                commands += self._revoke_if_empty(grant, now)
         arrivals = [arrival for grant in self._standing_grants() for arrival in grant.arrivals.values()]
         return commands + [_wipe(a, now) for a in arrivals if a.wiped is None and a.expires <= now]
 
@@ -261,8 +264,7 @@ class Extents:
         return [Freed(grant.holder, grant.extent.index, arrival.slot.offset)]
 
     def _revoke_if_empty(self, grant: Grant, now: float) -> list[Command]:
-        # After a restart a slot that its stage has not named yet may be in it.
-        parked = grant.holder is None and not grant.arrivals and self._claims_end is None
+        parked = grant.holder is None and not grant.arrivals and not grant.claimable
         return [self._revoke(grant, now)] if parked else []
 
     def _revoke(self, grant: Grant, now: float) -> Revoked:

@@ -49,7 +49,8 @@ class Arrival:
 class Grant:
     """An extent that is not free. `holder` is None when nobody allocates in it any more: after a peer has left, or
     after a restart of the relay until its stage has come back. `revoked` is when its word in the table was zeroed,
-    `lost` whether its owner went without giving it back."""
+    `lost` whether its owner went without giving it back, `claimable` whether somebody may still come and say that it or
+    a tensor in it, is his."""
 
     extent: Extent
     kind: Kind
@@ -57,6 +58,7 @@ class Grant:
     arrivals: dict[int, Arrival] = field(default_factory=dict)
     revoked: float | None = None
     lost: bool = False
+    claimable: bool = False
 
     def is_of(self, holder: Holder) -> bool:
         """Whether the holder may allocate in it."""
