@@ -12,7 +12,7 @@ import httpx2
 import openai
 
 from omni_cli.launcher.mesh import Mesh
-from omni_common.arena.writer import GRACE
+from omni_common.arena.holds import SETTLE
 
 _LIVE = re.compile(
     r"^(omni_(?:stage_)?live_requests|omni_arena_in_use_bytes|omni_http_in_flight)(?:{.*})? (\S+)$", re.M
@@ -80,9 +80,9 @@ class Running:
         return (await http.get(f"http://{spec.metrics}/metrics")).text
 
     async def until_idle(self) -> None:
-        """Nothing of any request is left, in any process; leases of what never left or reached a dead process lapse."""
+        """Nothing of any request is left, in any process; what was wiped in the arenas has come back."""
         processes = len(self.mesh.plan.processes)
-        await self.until(lambda gauges: len(gauges) >= processes and not any(gauges.values()), within=5 + GRACE)
+        await self.until(lambda gauges: len(gauges) >= processes and not any(gauges.values()), within=10 + SETTLE)
 
     async def until_live(self, process: str, requests: int) -> None:
         gauge = f"{process} omni_stage_live_requests"

@@ -55,7 +55,7 @@ async def open_mesh(wishes: Wishes, *, say: Callable[[str], None], verbose: bool
     base = base_folder(CommandSettings().runtime_dir)
     with run_folders(base, LEAST_SHARE * count(served, wishes).shares) as folders:
         made = prepare(served, wishes, folders)
-        for line in _about_arenas(made, wishes, folders):
+        for line in about_arenas(made, wishes, folders):
             say(line)
         preload = preloads(one.family for one in served)
         writers = [*map(fork_server, preload), *(process.name for process in made.processes)]
@@ -85,7 +85,7 @@ def prepare(served: Sequence[Served], wishes: Wishes, folders: Folders) -> Plan:
     return made
 
 
-def _about_arenas(made: Plan, wishes: Wishes, folders: Folders) -> Iterator[str]:
+def about_arenas(made: Plan, wishes: Wishes, folders: Folders) -> Iterator[str]:
     """What a person should know when there is little shared memory."""
     if folders.arenas.is_relative_to(folders.run):
         yield f"There is no room in shared memory: the arenas are files in {folders.arenas}, which may be slower."
