@@ -132,6 +132,28 @@ async def test_a_large_tensor_delays_nobody_elses_token() -> None:
     assert rest[-1][-1].key.request_id == "large"
 
 
+async def test_a_blob_whose_event_has_left_follows_it_with_its_own_checksum() -> None:
+    out = writer()
+    sent: list[int] = []
+    out.put(chunk("a", 0), lane="a")
+    out.put_blob(Blob(7, "a", memoryview(bytes(2 * MIB)), lambda: sent.append(7), checksum=99), lane="a")
+    out.put(chunk("a", 1), lane="a")
+    assert out.waiting[0] == 2
+    events = [event for frame in await frames_of(out) for event in frame]
+    assert [is_piece(event) for event in events] == [False, True, True, False]
+    assert [event.blob.checksum for event in events[1:3]] == [99, 0]
+    assert (sent, out.waiting) == ([7], (0, 0))
+
+
+async def test_a_blob_that_finds_no_room_stays_with_who_sent_it() -> None:
+    out = writer(max_bytes=MIB)
+    sent: list[int] = []
+    out.put(chunk("a", 0, MIB // 2), lane="a")
+    with pytest.raises(PeerStalled):
+        out.put_blob(Blob(7, "a", memoryview(bytes(MIB)), lambda: sent.append(7)), lane="a")
+    assert (sent, len(await frames_of(out))) == ([], 1)
+
+
 async def test_pieces_of_two_tensors_take_turns() -> None:
     out = writer()
     out.put(chunk("a", 0), lane="a", blobs=[blob(1, "a", 4 * MIB)])
