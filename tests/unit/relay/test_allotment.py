@@ -136,7 +136,7 @@ def test_who_hopes_for_what_can_never_be_is_given_up() -> None:
     allotment.ask(3, C, 100)
     allotment.wants(0.0)
     assert allotment.refuse(slot_size(64 * MIB)) == [1, 2]
-    assert allotment.waiting == (3,)
+    assert list(allotment.waiting) == [3]
 
 
 def test_nobody_grants_refuses_or_frees_what_was_not_asked_for() -> None:
@@ -199,7 +199,7 @@ class AllotmentMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.allotment.waiting)
     @rule(data=st.data())
     def withdraw(self, data: st.DataObject) -> None:
-        self.allotment.withdraw(data.draw(st.sampled_from(self.allotment.waiting)))
+        self.allotment.withdraw(data.draw(st.sampled_from(list(self.allotment.waiting))))
         self.settle()
 
     @rule(seconds=st.sampled_from([0.1, IDLE]))
@@ -208,7 +208,7 @@ class AllotmentMachine(RuleBasedStateMachine):
         self.settle()
 
     def settle(self) -> None:
-        waiting = self.allotment.waiting
+        waiting = list(self.allotment.waiting)
         placed = self.allotment.place()
         for name, place in placed:
             assert not [other for other in waiting if other < name and self.waits_before(other, name)]

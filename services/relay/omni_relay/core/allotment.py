@@ -15,8 +15,9 @@ takes long to be answered: the other relay may need its bytes to make the extent
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
+from math import inf
 
 from omni_common.arena.extents import Extent
 from omni_common.arena.layout import SlotHead, slot_size
@@ -91,9 +92,9 @@ class Allotment:
         return sum(held.extent.size for held in self._held.values())
 
     @property
-    def waiting(self) -> tuple[int, ...]:
+    def waiting(self) -> Collection[int]:
         """The transfers that have no place yet, the oldest first."""
-        return tuple(self._waiting)
+        return self._waiting.keys()
 
     def ask(self, transfer: int, key: RequestKey, length: int) -> None:
         """Queues a transfer of `length` bytes for a place."""
@@ -106,7 +107,7 @@ class Allotment:
     def place(self) -> list[tuple[int, Place]]:
         """Gives places to those who can have one now."""
         placed: list[tuple[int, Place]] = []
-        widest = max((held.widest for held in self._held.values()), default=0)
+        widest = self._widest() if len(self._waiting) > 1 else inf
         oldest: _Waiting | None = None
         passed_by: set[RequestKey] = set()
         for transfer, waiting in list(self._waiting.items()):
@@ -186,6 +187,10 @@ class Allotment:
                 self._taken[place] = size
                 return place
         return None
+
+    def _widest(self) -> int:
+        """The longest free stretch: saves those who are many and large the search for theirs."""
+        return max((held.widest for held in self._held.values()), default=0)
 
     def _open_to(self, oldest: _Waiting | None) -> Iterable[_Held]:
         """The extents that those behind `oldest` may use, the first granted first: the later ones become empty."""

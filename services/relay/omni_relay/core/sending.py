@@ -145,10 +145,11 @@ class Sending:
         for name in late:
             self._give_up(name, DeadlineExceeded())
         if now - self._moved >= STANDSTILL:
-            stuck = [name for name in self._allotment.waiting if now - self._pushes[name].submitted >= STANDSTILL]
+            stuck = [name for name in list(self._allotment.waiting) if now - self._pushes[name].submitted >= STANDSTILL]
             for name in stuck:
                 self._give_up(name, Overloaded("The other pod has no room for a tensor just now."))
         self._place(now)
+        self._give_back(now)
 
     def lose(self, error: OmniError) -> None:
         """The connection is gone: everything ends with `error`, also what is submitted later."""
@@ -278,12 +279,17 @@ class Sending:
         del self._pushes[name]
 
     def _place(self, now: float) -> None:
-        if self._lost is not None:
+        if self._lost is not None or not self._allotment.waiting:
             return
         for name, place in self._allotment.place():
             push = self._pushes[name]
             push.place, push.placed = place, now
             self._turns.add(name, push.key, push.length)
-        wants = self._allotment.wants(now)
-        self._units.extend(map(GiveBack, self._allotment.give_back(now)))
-        self._units.extend(map(Want, wants))  # after them: a large extent may be made of their bytes
+        if self._allotment.waiting:
+            wants = self._allotment.wants(now)
+            self._give_back(now)
+            self._units.extend(map(Want, wants))  # after what goes back: a large extent may be made of it
+
+    def _give_back(self, now: float) -> None:
+        if self._lost is None:
+            self._units.extend(map(GiveBack, self._allotment.give_back(now)))

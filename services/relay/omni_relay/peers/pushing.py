@@ -153,7 +153,8 @@ class Pushing:
         sink = self.lines.sink
         if piece.begins:
             push.placed = push.asked + piece.waited
-            sink.send(Kind.CONTROL, messages.render_begin(piece, order, now=self._way.clock()))
+            begin = messages.render_begin(piece, order, now=self._way.clock())
+            sink.send(Kind.CONTROL, begin, more=piece.length > 0)
             names.RELAY_WAIT_SECONDS.labels(order.edge).observe(piece.waited)
         if piece.length:
             data = order.data[piece.offset : piece.offset + piece.length]

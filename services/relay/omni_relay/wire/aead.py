@@ -109,14 +109,14 @@ class AeadSink:
         self._sealed = _Buffer()
         self._turn = threading.Lock()
 
-    def send(self, kind: Kind, body: Body = b"", *, number: int = 0, offset: int = 0) -> None:
+    def send(self, kind: Kind, body: Body = b"", *, number: int = 0, offset: int = 0, more: bool = False) -> None:
         data = b"" if kind is Kind.LANDED else body
         with self._turn:
             head = self._heads.write(kind, body, number, offset, checked=kind in self._checked)
             cipher, nonce = self._keys.next()
             sealed = self._sealed.of(len(data) + TAG_SIZE)
             cipher.encrypt_into(nonce, data, self._connection + head, sealed)
-            self._line.write(head, sealed)
+            self._line.write(head, sealed, more=more)
 
     def cut(self) -> None:
         self._line.cut()

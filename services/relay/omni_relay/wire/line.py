@@ -9,13 +9,16 @@ from typing import Protocol
 from omni_relay.wire import sockets
 from omni_relay.wire.record import Body, ChannelLost
 
+# Of the kernel: a small record waits for the next one, and one wake-up of the peer serves both.
+_MORE = getattr(socket, "MSG_MORE", 0)
+
 
 class Line(Protocol):
     """What records travel on. One thread writes, one reads; any may cut."""
 
-    def write(self, head: Body, body: Body) -> None:
+    def write(self, head: Body, body: Body, *, more: bool = False) -> None:
         """Head and body are in the kernel's hands when this returns. After ChannelLost there is only ChannelLost: a
-        record that was sent in part is never followed by another."""
+        record that was sent in part is never followed by another. `more` says that another record follows at once."""
 
     def read(self, into: memoryview) -> None:
         """Fills `into`, which is not empty. Raises ChannelLost."""
@@ -37,12 +40,12 @@ class TcpLine:
         self._receive = partial(sock.recv_into, flags=socket.MSG_WAITALL)
         sockets.block(sock, timeout)
 
-    def write(self, head: Body, body: Body) -> None:
+    def write(self, head: Body, body: Body, *, more: bool = False) -> None:
         if self._lost:
             raise ChannelLost("The connection was lost before.")
         self._lost = True
         try:
-            sent = self._socket.sendmsg((head, body))
+            sent = self._socket.sendmsg((head, body), (), _MORE if more else 0)
         except OSError as error:
             raise sockets.lost(error, f"took nothing for {self._timeout:g} s") from error
         if sent != len(head) + len(body):

@@ -31,10 +31,10 @@ class PlainSink:
         self._heads = HeadWriter(salt)
         self._turn = threading.Lock()
 
-    def send(self, kind: Kind, body: Body = b"", *, number: int = 0, offset: int = 0) -> None:
+    def send(self, kind: Kind, body: Body = b"", *, number: int = 0, offset: int = 0, more: bool = False) -> None:
         with self._turn:
             head = self._heads.write(kind, body, number, offset, checked=kind in self._checked)
-            self._line.write(head, b"" if kind is Kind.LANDED else body)
+            self._line.write(head, b"" if kind is Kind.LANDED else body, more=more)
 
     def cut(self) -> None:
         self._line.cut()

@@ -79,8 +79,9 @@ class Head(NamedTuple):
 class Sink(Protocol):
     """The sending end of a connection. Any thread may send, one after the other, and any may cut."""
 
-    def send(self, kind: Kind, body: Body = b"", *, number: int = 0, offset: int = 0) -> None:
-        """The whole record is in the kernel's hands when this returns.
+    def send(self, kind: Kind, body: Body = b"", *, number: int = 0, offset: int = 0, more: bool = False) -> None:
+        """The whole record is in the kernel's hands when this returns. `more` says that another one follows at once,
+        with which it may travel.
 
         Raises ChannelLost, after which the sink is of no more use, and ValueError for a body that is too long. The
         bytes of a LANDED are not sent, only checksummed.

@@ -22,7 +22,7 @@ class TlsLine:
         self._lost = False
         tls.settimeout(timeout)  # not the kernel's: OpenSSL would try again for ever after a timeout it cannot see
 
-    def write(self, head: Body, body: Body) -> None:
+    def write(self, head: Body, body: Body, *, more: bool = False) -> None:
         if self._lost:
             raise ChannelLost("The connection was lost before.")
         self._lost = True
