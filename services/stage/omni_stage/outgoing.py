@@ -27,6 +27,7 @@ class PeerLinks:
         self._retrying = False
         self._room = False
         self._hurrying = False
+        self._ended = anyio.Event()
         if outfit.relay is not None:
             outfit.relay.on_room(self._retry)
 
@@ -73,6 +74,14 @@ class PeerLinks:
         for link in self._links.values():
             link.close()
 
+    async def finish(self) -> None:
+        """Sends what waits in frames and ends the streams: returns when every replica has read all of it, and so looks
+        at whatever was lent to it. The caller holds the deadline."""
+        self.close()
+        while self._links:
+            self._ended = anyio.Event()
+            await self._ended.wait()
+
     def _offer(self, target: str, departure: Departure) -> None:
         left = self._link(departure.envelope, target).offer(departure)
         if not left and not self._hurrying:
@@ -116,3 +125,4 @@ class PeerLinks:
             await link.run()
         finally:
             del self._links[at]
+            self._ended.set()

@@ -60,6 +60,7 @@ class Replica:
         self._config = self._pipeline.stage(settings.stage)
         self._stage: Stage | None = None
         self._links: CoordinatorLinks | None = None
+        self._peers: PeerLinks | None = None
         self._relay: RelayClient | None = None
         self._arrivals: Arrivals | None = None
 
@@ -73,7 +74,7 @@ class Replica:
         async with anyio.create_task_group() as tasks:
             loop = LoopThread()
             tasks.start_soon(loop.run)
-            peers = PeerLinks(Outfit(identity, codec, self._sender(), relay, self._clock), tasks=tasks)
+            peers = self._peers = PeerLinks(Outfit(identity, codec, self._sender(), relay, self._clock), tasks=tasks)
             stage = self._stage = Stage(identity, downstream=peers, clock=self._clock)
             peers.answer_to(stage)
             links = self._links = CoordinatorLinks(stage, self._clock)
@@ -94,13 +95,14 @@ class Replica:
                 await self._stop(server)
 
     async def drain(self, deadline: Deadline) -> None:
-        """Tells the coordinators to send nothing new, then waits for what is alive."""
-        if self._stage is None or self._links is None:
+        """Tells the coordinators to send nothing new, then waits for what is alive and for what has been sent."""
+        if self._stage is None or self._links is None or self._peers is None:
             return
         self._links.announce(Phase.STAGE_PHASE_DRAINING)
         idle = anyio.Event()
         self._stage.notify_when_idle(idle.set)
         await idle.wait()  # the caller holds the deadline
+        await self._peers.finish()
 
     def holds(self) -> Mapping[str, int]:
         """What is not given back yet: live requests, leases on the arena, and tensors from other pods."""

@@ -114,6 +114,10 @@ class RelayPeer:
 
     async def welcome(self, *extents: Extent, version: int = CONTRACT_VERSION) -> tuple[PeerLine, pod_pb2.StageHello]:
         line, hello = await self.accept()
+        self.say_welcome(line, *extents, version=version)
+        return line, hello
+
+    def say_welcome(self, line: PeerLine, *extents: Extent, version: int = CONTRACT_VERSION) -> None:
         line.say(
             welcome=pod_pb2.RelayWelcome(
                 contract_version=version,
@@ -122,7 +126,6 @@ class RelayPeer:
                 extents=[render_extent(extent) for extent in extents],
             )
         )
-        return line, hello
 
     def extent(self, index: int) -> Extent:
         """Granted from now on."""

@@ -354,6 +354,20 @@ async def test_a_relay_that_is_back_hears_what_is_still_held(peer: RelayPeer) ->
         assert (await back.next()).want.size == EXTENT, "what was not answered is asked again"
 
 
+async def test_what_is_returned_between_hello_and_welcome_is_returned_after_it(peer: RelayPeer) -> None:
+    async with connected(peer) as (client, line):
+        heard = Heard(client)
+        slot = peer.put(DATA)
+        line.say(arrived=arrived(slot))
+        await heard.arrived.next()
+        line.close()
+        back, hello = await peer.accept()
+        assert list(hello.arrived) == [slot]
+        client.return_arrived(slot)
+        peer.say_welcome(back)
+        assert list((await back.next()).release.slots) == [slot]
+
+
 async def test_an_extent_that_the_relay_has_taken_away_is_used_no_more(peer: RelayPeer) -> None:
     async with connected(peer) as (client, line):
         heard = await with_space(peer, client, line)

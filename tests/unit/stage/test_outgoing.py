@@ -285,3 +285,13 @@ async def test_a_tensor_made_in_the_arena_is_pushed_from_where_it_is(tmp_path: P
         assert way.client.slots.leases == 1, "its maker has it still"
         del data
         await way.until_free()
+
+
+async def test_a_stage_that_ends_sends_first_what_it_has(tmp_path: Path) -> None:
+    async with way_out(tmp_path, pod=POD) as way:
+        for index in range(20):
+            way.links.chunk(way.envelope("first"), TARGET, index, SMALL)
+        way.links.chunk(way.envelope("second"), TARGET, 0, SMALL)
+        with anyio.fail_after(10):
+            await way.links.finish()
+        assert len(way.replica.events) == 22, "the hello, and all of them"

@@ -12,25 +12,24 @@ import logging
 import secrets
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 
 import anyio
-from google.protobuf.message import DecodeError
 
 from omni.common.v1.tensor_pb2 import ArenaSlot, DataRef, TransferId
 from omni.relay.v1 import pod_pb2
-from omni_common.arena import Arena, ArenaReader, ArenaWriter, HoldTable, HoldTables
-from omni_common.arena.extents import parse_extent, render_extent
+from omni_common.arena.extents import parse_extent
 from omni_common.arena.reader import Released
 from omni_common.clock import Clock, monotonic
 from omni_common.deadline import Deadline
-from omni_common.errors import InvalidRequest, LeaseLost, OmniError, Reason
+from omni_common.errors import InvalidRequest
 from omni_common.relay.dial import dial
+from omni_common.relay.greeting import MAX_CLAIMS, CannotConnect, Who, greet, parse, render_hello
 from omni_common.relay.packets import LineLost, PacketLine
+from omni_common.relay.pushes import Ended, PushesUnderWay, PushResult
+from omni_common.relay.share import Share
 from omni_common.relay.slots import Slots
 from omni_common.relay.wants import Wants
-from omni_common.rpc.contract import CONTRACT_VERSION
 from omni_common.rpc.convert import error_of, seconds_of
 from omni_common.rpc.dialer import Backoff
 from omni_common.telemetry import names
@@ -47,44 +46,7 @@ IDLE = 5.0
 # Seconds beyond its deadline after which a push that has not ended says that the relay hangs.
 OVERDUE = 5.0
 
-# Seconds from a connection to its welcome: the relay has nothing else to do first.
-WELCOME = 5.0
-
-# Arrived slots that a hello has room for beside a thousand extents, at some 40 bytes each.
-_CLAIMS = 500
-
-
-class CannotConnect(Exception):
-    """Why this process cannot reach its pod's relay: a sentence."""
-
-
-@dataclass(frozen=True, slots=True)
-class Who:
-    """Whose line it is."""
-
-    pipeline: str
-    stage: str
-    replica: str
-
-
-@dataclass(frozen=True, slots=True)
-class PushResult:
-    """How a push ended: `error` is None when the consumer has the tensor, `transport` as metrics name it. Not `quiet`:
-    the line was lost, and a relay that lives on without it may still read the slot."""
-
-    error: OmniError | None
-    transport: str = ""
-    quiet: bool = True
-
-
-Ended = Callable[[PushResult], None]
 Arrival = Callable[[pod_pb2.Arrived], None]
-
-
-@dataclass(frozen=True, slots=True)
-class _Push:
-    ended: Ended
-    overdue: float
 
 
 class RelayClient:
@@ -98,14 +60,12 @@ class RelayClient:
         """Names this process in the transfers that it begins."""
         self.address = ""
         """host:port where the relays of other pods reach this pod's."""
-        self.slots: Slots
         self._folder = folder
         self._who = who
         self._clock = clock
-        self._arena: Arena | None = None
-        self._reader: ArenaReader
+        self._share: Share | None = None
         self._line: PacketLine | None = None
-        self._pushes: dict[int, _Push] = {}
+        self._pushes = PushesUnderWay()
         self._arrived: dict[tuple[int, int], ArenaSlot] = {}
         self._wants = Wants()
         self._last_want = clock()
@@ -115,8 +75,7 @@ class RelayClient:
     async def connect(self, deadline: Deadline) -> None:
         """Waits for the relay, which may only just be starting. Raises CannotConnect."""
         try:
-            self._holds = HoldTable.create(self._folder, self._who.replica)
-            self._tables = HoldTables(self._folder)
+            self._share = Share(self._folder, self._who.replica, self._clock)
         except OSError as error:
             raise CannotConnect(f"The pod's shared folder {self._folder} cannot be used: {error.strerror}.") from error
         backoff = Backoff()
@@ -146,11 +105,14 @@ class RelayClient:
         """The process will neither write to its extents nor send from them again."""
         if self._line is not None:
             self._line.close()
-        if self._arena is not None:
-            for extent in self.slots.extents:
-                self.slots.revoke(extent.index)
+        self._joined.close()
 
     # Space.
+
+    @property
+    def slots(self) -> Slots:
+        """This process's own, for all of its threads."""
+        return self._joined.slots
 
     def want(self, size: int) -> None:
         """Asks for space for a slot of so many bytes; what is told of room hears of it."""
@@ -175,7 +137,7 @@ class RelayClient:
 
     def view(self, ref: DataRef, released: Released) -> Tensor:
         """As `ArenaReader.view`."""
-        return self._reader.view(ref, released)
+        return self._joined.reader.view(ref, released)
 
     def on_arrival(self, handler: Arrival) -> None:
         """Who is told of tensors from other pods, and owes a `return_arrived` for each. Without one they go back."""
@@ -189,7 +151,7 @@ class RelayClient:
     def return_arrived(self, slot: ArenaSlot) -> None:
         """Nobody looks at it any more, or ever will."""
         if self._arrived.pop(_id(slot), None) is not None:
-            self._send(pod_pb2.StageMessage(release=pod_pb2.ReleaseArrived(slots=[slot])))
+            self._return((slot,))
 
     # What goes to others.
 
@@ -197,9 +159,9 @@ class RelayClient:
         """Has the relay move a slot's bytes. `ended` is called once, and at once if there is no relay just now; the
         slot stays leased until then."""
         number = push.transfer.number
-        self._pushes[number] = _Push(ended, self._clock() + seconds_of(push.remaining) + OVERDUE)
+        self._pushes.begin(number, ended, overdue=self._clock() + seconds_of(push.remaining) + OVERDUE)
         if not self._send(pod_pb2.StageMessage(push=push)):
-            self._end(number, PushResult(_relay_gone()))
+            self._pushes.refuse(number)
 
     def cancel(self, number: int) -> None:
         """The push's request is over; the push ends soon."""
@@ -210,70 +172,25 @@ class RelayClient:
     # The line.
 
     async def _open(self) -> None:
-        """Connects and exchanges greetings. Raises LineLost, and CannotConnect where trying again is of no use."""
+        """Connects and exchanges greetings. Raises LineLost, and CannotConnect where another try is of no use."""
+        # What is not claimed is freed once nobody looks at it; its events, if they are still to come, fail.
+        self._arrived = dict(list(self._arrived.items())[-MAX_CLAIMS:])
+        claimed = dict(self._arrived)
+        hello = render_hello(self._who, self._joined, claimed.values())
         with ExitStack() as undo:
             line = PacketLine(dial(self._folder))
             undo.callback(line.close)
-            line.send(pod_pb2.StageMessage(hello=self._hello()).SerializeToString())
-            packets: list[bytes] = []
-            with anyio.move_on_after(WELCOME):
-                packets = await line.receive()
-            if not packets:
-                raise LineLost("it says nothing")
-            first, *rest = map(_parse, packets)
-            self._welcome(first)
+            welcome, rest = await greet(line, hello)
+            self.address = welcome.address
+            if self._joined.enter(welcome.arena_epoch, {extent.index for extent in welcome.extents}):
+                self._arrived.clear()
+                claimed.clear()
             undo.callback(self._forget_line)
             self._line = line
+            self._return(slot for name, slot in claimed.items() if name not in self._arrived)
             self._handle(rest)
             undo.pop_all()
         self._ask()
-
-    def _hello(self) -> pod_pb2.StageHello:
-        hello = pod_pb2.StageHello(
-            contract_version=CONTRACT_VERSION,
-            pipeline=self._who.pipeline,
-            stage=self._who.stage,
-            replica=self._who.replica,
-        )
-        if self._arena is not None:
-            hello.arena_epoch = self._arena.epoch
-            hello.extents.extend(render_extent(extent) for extent in self.slots.extents)
-            # What is not claimed is freed once nobody looks at it; its events, if they are still to come, fail.
-            self._arrived = dict(list(self._arrived.items())[-_CLAIMS:])
-            hello.arrived.extend(self._arrived.values())
-        return hello
-
-    def _welcome(self, message: pod_pb2.RelayMessage) -> None:
-        welcome = message.welcome
-        if not message.HasField("welcome"):
-            raise LineLost("its first word is no welcome")
-        if welcome.contract_version != CONTRACT_VERSION:
-            theirs = welcome.contract_version
-            raise CannotConnect(f"The pod's relay speaks contract {theirs}, not {CONTRACT_VERSION}.")
-        self.address = welcome.address
-        if self._arena is None or self._arena.epoch != welcome.arena_epoch:
-            self._enter(welcome.arena_epoch)
-        else:
-            kept = {extent.index for extent in welcome.extents}
-            for extent in self.slots.extents:
-                if extent.index not in kept:
-                    self.slots.revoke(extent.index)
-
-    def _enter(self, epoch: int) -> None:
-        """Takes up the arena of that epoch."""
-        try:
-            arena = Arena.open(self._folder, epoch)
-        except (OSError, LeaseLost) as error:
-            raise LineLost(f"its arena cannot be opened: {error}") from error
-        self._reader = ArenaReader(arena, self._holds, self._clock)
-        writer = ArenaWriter(arena, self._holds, self._tables, self._clock)
-        if self._arena is None:
-            self.slots = Slots(arena, writer)
-        else:
-            logger.warning("the pod's arena is another one; what was in the old one is lost")
-            self.slots.renew(arena, writer)
-            self._arrived.clear()
-        self._arena = arena
 
     async def _listen(self) -> None:
         """Until the line is lost."""
@@ -281,7 +198,7 @@ class RelayClient:
         assert line is not None, "`connect` comes first"  # noqa: S101
         try:
             while True:
-                self._handle(map(_parse, await line.receive()))
+                self._handle(map(parse, await line.receive()))
         except LineLost as lost:
             logger.warning("the relay is gone; tensors for other pods take another way", extra={"why": str(lost)})
         finally:
@@ -291,8 +208,7 @@ class RelayClient:
     def _forget_line(self) -> None:
         self._line = None
         self._wants.lost()
-        for number in list(self._pushes):
-            self._end(number, PushResult(_relay_gone(), quiet=False))
+        self._pushes.lose()
 
     async def _come_back(self) -> None:
         backoff = Backoff()
@@ -329,6 +245,11 @@ class RelayClient:
                 case _:
                     logger.debug("a message of an unknown kind was skipped")
 
+    def _return(self, slots: Iterable[ArenaSlot]) -> None:
+        """While there is no relay it hears of them by the next hello, which does not claim them."""
+        if released := tuple(slots):
+            self._send(pod_pb2.StageMessage(release=pod_pb2.ReleaseArrived(slots=released)))
+
     def _granted(self, message: pod_pb2.Extent) -> None:
         self._wants.answered()
         try:
@@ -353,12 +274,7 @@ class RelayClient:
 
     def _push_ended(self, message: pod_pb2.PushEnded) -> None:
         error = error_of(message.failure) if message.HasField("failure") else None
-        self._end(message.transfer.number, PushResult(error, message.transport))
-
-    def _end(self, number: int, result: PushResult) -> None:
-        push = self._pushes.pop(number, None)
-        if push is not None:
-            push.ended(result)
+        self._pushes.end(message.transfer.number, PushResult(error, message.transport))
 
     def _tensor_arrived(self, message: pod_pb2.Arrived) -> None:
         slot = ArenaSlot()
@@ -383,7 +299,7 @@ class RelayClient:
                 self._tell_of_room()
             if self._line is not None:
                 self._give_back(now)
-                if any(push.overdue < now for push in self._pushes.values()):
+                if self._pushes.any_overdue(now):
                     logger.error("the relay has not ended a push in time")
                     self._line.close()
             names.ARENA_IN_USE.set(self.slots.in_use)
@@ -397,17 +313,11 @@ class RelayClient:
         for callback in self._on_room:
             callback()
 
-
-def _parse(packet: bytes) -> pod_pb2.RelayMessage:
-    try:
-        return pod_pb2.RelayMessage.FromString(packet)
-    except DecodeError as error:
-        raise LineLost("it does not speak the contract") from error
+    @property
+    def _joined(self) -> Share:
+        assert self._share is not None, "`connect` comes first"  # noqa: S101
+        return self._share
 
 
 def _id(slot: ArenaSlot) -> tuple[int, int]:
     return slot.epoch, slot.generation
-
-
-def _relay_gone() -> OmniError:
-    return OmniError(Reason.STAGE_UNAVAILABLE, "The relay of this pod cannot be reached.")
