@@ -67,7 +67,7 @@ async def test_relays_of_two_runs_do_not_meet_and_both_serve(tmp_path: Path) -> 
     one, other = tmp_path / "one", tmp_path / "other"
     for run in (one, other):
         run.mkdir()
-    async with up(one, "--apart", settings=FORCED) as first, up(other, "--apart", settings=FORCED) as second:
+    async with up(one, settings=FORCED) as first, up(other, settings=FORCED) as second:
         for mesh in (first, second):
             await mesh.ready()
         for mesh in (first, second):
