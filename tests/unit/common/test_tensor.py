@@ -46,6 +46,46 @@ def test_bytes_that_do_not_fit_are_no_tensor(data: memoryview) -> None:
         Tensor(DType.FLOAT32, (3,), data)
 
 
+class Elsewhere:
+    """Bytes that have to be fetched."""
+
+    device = "GPU-0"
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self.fetched = 0
+
+    @property
+    def nbytes(self) -> int:
+        return len(self._data)
+
+    def host(self) -> memoryview:
+        self.fetched += 1
+        return memoryview(self._data)
+
+    def copy_to(self, into: memoryview) -> None:
+        into[:] = self._data
+
+
+def test_a_tensor_on_a_device_is_fetched_by_whoever_asks_for_its_bytes_and_by_nobody_else() -> None:
+    memory = Elsewhere(b"abcd")
+    tensor = Tensor(DType.INT16, (2,), memory)
+    into = bytearray(4)
+    tensor.copy_to(memoryview(into))
+    assert (tensor.nbytes, tensor.on_device, bytes(into), memory.fetched) == (4, True, b"abcd", 0)
+    assert describe(tensor).length == 4
+    assert (bytes(tensor.data), memory.fetched) == (b"abcd", 1)
+    with pytest.raises(ValueError, match="6 bytes, not 4"):
+        Tensor(DType.INT16, (3,), memory)
+
+
+def test_a_tensor_of_the_host_is_copied_from_where_it_is() -> None:
+    tensor = Tensor(DType.UINT8, (4,), memoryview(b"abcd"))
+    into = bytearray(4)
+    tensor.copy_to(memoryview(into))
+    assert (tensor.on_device, bytes(into)) == (False, b"abcd")
+
+
 @pytest.mark.parametrize(
     "ref",
     [

@@ -13,6 +13,7 @@ import torch
 from prometheus_client import REGISTRY
 
 from omni_common.tensor import DType, Tensor
+from omni_stage.components.device_memory import TorchMemory, device_of, name_of
 from omni_stage.components.tensors import from_torch, to_torch
 
 TYPES = [getattr(torch, d.name.lower()) for d in DType]
@@ -104,3 +105,30 @@ def test_the_source_lives_as_long_as_any_view_of_it() -> None:
 def test_bytes_at_an_odd_address_are_read_all_the_same() -> None:
     data = memoryview(b"x" + np.arange(4, dtype="<f4").tobytes())[1:]
     assert to_torch(Tensor(DType.FLOAT32, (4,), data)).tolist() == [0.0, 1.0, 2.0, 3.0]
+
+
+def test_what_lies_on_a_device_is_given_back_as_it_lies_there() -> None:
+    # The host's own memory stands in for a device's; see test_gpu_tensors.py.
+    there = torch.arange(6, dtype=torch.float32)
+    memory = TorchMemory(there)
+    back = to_torch(Tensor(DType.FLOAT32, (2, 3), memory))
+    assert (back.data_ptr(), back.tolist()) == (there.data_ptr(), [[0, 1, 2], [3, 4, 5]])
+    received = TorchMemory(there.view(torch.uint8))
+    assert to_torch(Tensor(DType.FLOAT32, (2, 3), received)).tolist() == back.tolist()
+
+
+def test_what_lies_on_a_device_comes_to_the_host_once_or_straight_to_its_place() -> None:
+    memory = TorchMemory(torch.arange(6, dtype=torch.int32))
+    before = _copies("device")
+    into = bytearray(24)
+    memory.copy_to(memoryview(into))
+    assert _copies("device") == before
+    first, second = memory.host(), memory.host()
+    assert (bytes(first), first.readonly) == (bytes(into), True)
+    assert first.obj is second.obj
+    assert _copies("device") == before + 1
+
+
+def test_a_device_is_known_by_its_name() -> None:
+    assert device_of(name_of(torch.device("cpu"))) == torch.device("cpu")
+    assert device_of("GPU-of-another-machine") is None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 from math import prod
+from typing import Protocol
 
 
 class DType(Enum):
@@ -42,29 +43,66 @@ class DType(Enum):
         return self.value[1]
 
 
+class DeviceMemory(Protocol):
+    """A tensor's bytes that lie on a device, contiguous and in C order. They do not change any more once whoever makes
+    them has done so; every method waits for that. Thread-safe."""
+
+    @property
+    def device(self) -> str:
+        """Which device, by a name that means the same one in every process: a GPU's UUID."""
+
+    @property
+    def nbytes(self) -> int: ...
+
+    def host(self) -> memoryview:
+        """A read-only copy of the bytes in the host's memory, made once."""
+
+    def copy_to(self, into: memoryview) -> None:
+        """Writes the bytes there, straight from the device; they are there when it returns."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Tensor:
     """A contiguous little-endian array in C order.
 
-    `data` is a flat view of bytes (format 'B', one dimension), read-only when it comes from a peer: it may lie in
-    the pod's arena, where it stays valid as long as any view of it lives.
+    `memory` is a flat view of bytes (format 'B', one dimension), read-only when it comes from a peer: it may lie in
+    the pod's arena, where it stays valid as long as any view of it lives. Or it is on a device, and the bytes come to
+    the host for whoever asks for `data`: at most once, and in that thread.
 
     Raises ValueError when the bytes do not fit the shape or the view is not such a one.
     """
 
     dtype: DType
     shape: tuple[int, ...]
-    data: memoryview
+    memory: memoryview | DeviceMemory
 
     def __post_init__(self) -> None:
-        if self.data.ndim != 1 or self.data.format != "B" or not self.data.c_contiguous:
+        memory = self.memory
+        if isinstance(memory, memoryview) and not (memory.ndim == 1 and memory.format == "B" and memory.c_contiguous):
             raise ValueError("a tensor's data is a flat, contiguous view of bytes")
         wanted = prod(self.shape) * self.dtype.itemsize
-        if self.data.nbytes != wanted:
+        if memory.nbytes != wanted:
             raise ValueError(
-                f"a {self.dtype.name} tensor of shape {self.shape} has {wanted} bytes, not {self.data.nbytes}"
+                f"a {self.dtype.name} tensor of shape {self.shape} has {wanted} bytes, not {memory.nbytes}"
             )
 
     @property
+    def data(self) -> memoryview:
+        """The bytes in the host's memory."""
+        return self.memory if isinstance(self.memory, memoryview) else self.memory.host()
+
+    @property
     def nbytes(self) -> int:
-        return self.data.nbytes
+        return self.memory.nbytes
+
+    @property
+    def on_device(self) -> bool:
+        """Whether asking for `data` means a copy from a device."""
+        return not isinstance(self.memory, memoryview)
+
+    def copy_to(self, into: memoryview) -> None:
+        """Writes the bytes there: one copy, wherever they are."""
+        if isinstance(self.memory, memoryview):
+            into[:] = self.memory
+        else:
+            self.memory.copy_to(into)

@@ -112,7 +112,7 @@ class ArenaWriter:
         if reserved is None:
             return None
         slot, data = reserved
-        data[:] = tensor.data
+        tensor.copy_to(data)
         return slot
 
     def reserve(self, length: int, key: RequestKey | None, expires: float) -> tuple[ArenaSlot, memoryview] | None:

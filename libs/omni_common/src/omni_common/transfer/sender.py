@@ -182,11 +182,12 @@ class _Parcel:
 
     def fill(self) -> None:
         for data, tensor in self._copies:
-            data[:] = tensor.data
-            names.TENSOR_COPIES.labels("not_in_place").inc()
+            tensor.copy_to(data)
+            if not tensor.on_device:  # else there is no other way
+                names.TENSOR_COPIES.labels("not_in_place").inc()
 
     def _place(self, slots: Slots, tensor: Tensor) -> ArenaSlot | None:
-        slot = slots.made_in_place(tensor)
+        slot = None if tensor.on_device else slots.made_in_place(tensor)
         if slot is not None:
             return slot
         try:
