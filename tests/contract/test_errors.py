@@ -57,6 +57,7 @@ def test_only_what_may_succeed_later_invites_a_retry() -> None:
         Reason.OVERLOADED,
         Reason.STAGE_UNAVAILABLE,
         Reason.LEASE_LOST,
+        Reason.DATA_CORRUPTED,
     }
 
 

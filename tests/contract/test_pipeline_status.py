@@ -27,7 +27,7 @@ CONFIG = PipelineConfig(
 
 @pytest.mark.parametrize("taking", [True, False])
 def test_a_pipeline_is_understood_as_it_was_told(taking: bool) -> None:
-    replica = Replica(1, "voice", "speak", "speak-0", "127.0.0.1:7100", "pod-a", 8, Phase.READY, tensors_total=3)
+    replica = Replica(1, "voice", "speak", "speak-0", "127.0.0.1:7100", "pod-a", 8, phase=Phase.READY, tensors_total=3)
     told = render_pipeline(PipelineState(CONFIG, {"speak": [replica]}), taking=taking)
     assert parse_pipeline(told) == PipelineView(
         name="voice",
