@@ -17,8 +17,8 @@ from omni_cli.errors import CommandError
 from omni_common.clock import monotonic
 from omni_common.data_ref import checksum
 from omni_common.deadline import Deadline
-from omni_common.relay.client import CannotConnect, PushResult, RelayClient, Who
-from omni_common.relay.slots import FOREVER, NoRoom
+from omni_common.relay import CannotConnect, NoRoom, PushResult, RelayClient, Who
+from omni_common.relay.slots import FOREVER
 from omni_common.rpc.convert import duration_of
 from omni_common.tensor import Tensor
 
