@@ -159,7 +159,7 @@ def parse_reply(data: bytes) -> FromReceiver:
     try:
         message.ParseFromString(data)
         return _reply(message)
-    except (DecodeError, ValueError) as error:
+    except (DecodeError, ValueError, OverflowError) as error:
         raise Misbehaved("sent a message that cannot be read") from error
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Mapping
 from datetime import timedelta
 from math import inf
 
@@ -177,16 +178,24 @@ class Outbound:
 
     def _use(self, lines: Lines) -> None:
         connection = self._connected(lines)
+        peers = names.RELAY_PEERS.labels(OUT, connection.transport, lines.why)
         about = {"peer": self._address, "transport": connection.transport, "reason": lines.why}
         logger.info("connected to a relay", extra=about)
-        names.RELAY_PEERS.labels(OUT, connection.transport, lines.why).inc()
+        peers.inc()
         reader = start_thread(f"replies of {self._address}", connection.read_all)
         connection.send_all()
         reader.join()  # no deadline: its line is cut
         lines.close()
-        names.RELAY_PEERS.labels(OUT, connection.transport, lines.why).dec()
-        logger.info("a connection to a relay ended", extra={**about, "why": str(connection.failure)})
+        peers.dec()
+        self._log_end(connection, about)
         self._disconnected(connection)
+
+    def _log_end(self, connection: Pushing, about: Mapping[str, object]) -> None:
+        if isinstance(connection.failure, Misbehaved):
+            names.RELAY_REFUSED_PEERS.labels("misbehaved").inc()
+            logger.warning("a relay was cut off", extra={**about, "why": f"It {connection.failure}."})
+        else:
+            logger.info("a connection to a relay ended", extra={**about, "why": str(connection.failure)})
 
     def _connected(self, lines: Lines) -> Pushing:
         with self._changed:

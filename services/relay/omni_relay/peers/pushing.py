@@ -104,7 +104,7 @@ class Pushing:
                 self.pushes.sending.sent(unit.push, now)
             if failure is not None:
                 self.fail(failure)
-            if not self.pushes.sending.idle:
+            if self.failure is not None or not self.pushes.sending.idle:
                 self._changed.notify_all()
             verdicts = self.pushes.verdicts()
         self._tell(verdicts)
