@@ -64,7 +64,7 @@ def download(flat: torch.Tensor, into: memoryview, made: torch.cuda.Event | None
     if flat.device.type != "cuda":
         host.copy_(flat)
         return
-    stream = _side_stream(flat.device.index, "down")
+    stream = side_stream(flat.device.index, "down")
     with torch.cuda.stream(stream):
         if made is not None:
             stream.wait_event(made)
@@ -77,7 +77,7 @@ def upload(flat: torch.Tensor, device: torch.device) -> torch.Tensor:
     if device.type != "cuda" or not flat.is_pinned():
         return flat.to(device)
     current = torch.cuda.current_stream(device)
-    stream = _side_stream(current.device_index, "up")
+    stream = side_stream(current.device_index, "up")
     with torch.cuda.stream(stream):
         # Made on the side stream: memory that is free on the other one may still be written to by what runs there.
         there = flat.to(stream.device, non_blocking=True)
@@ -94,8 +94,8 @@ def _wait_for(stream: torch.cuda.Stream) -> None:
 
 
 @cache
-def _side_stream(index: int, direction: str) -> torch.cuda.Stream:
-    """One for each direction: a device copies both ways at once."""
+def side_stream(index: int, use: str) -> torch.cuda.Stream:
+    """One for each device and use: a device copies both ways at once."""
     return torch.cuda.Stream(index)  # type: ignore[no-untyped-call]
 
 
