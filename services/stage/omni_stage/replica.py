@@ -32,6 +32,7 @@ from omni_stage.loop import LoopThread
 from omni_stage.models import load_family, load_pipeline_config
 from omni_stage.outgoing import PeerLinks
 from omni_stage.peer_link import Outfit
+from omni_stage.pinning import Pinning
 from omni_stage.program import ModelFamily, NoSpace, StageContext, StageProgram
 from omni_stage.servicer import SERVICE, StageServicer
 from omni_stage.settings import StageSettings
@@ -63,6 +64,7 @@ class Replica:
         self._peers: PeerLinks | None = None
         self._relay: RelayClient | None = None
         self._arrivals: Arrivals | None = None
+        self._pinning = Pinning()
 
     async def run(self, started: Lifecycle) -> None:
         """Until cancelled. Health is SERVING once the model is warm."""
@@ -167,7 +169,14 @@ class Replica:
         if program.warm_up is not None:
             links.announce(Phase.STAGE_PHASE_WARMING_UP)
             await anyio.to_thread.run_sync(program.warm_up, abandon_on_cancel=True)
+        await self._pin()
         return program
+
+    async def _pin(self) -> None:
+        """Once the model is on its GPU, and whenever the relay had to make a new arena."""
+        arena = None if self._relay is None else self._relay.arena
+        if arena is not None and self._pinning.is_behind(arena):
+            await anyio.to_thread.run_sync(self._pinning.follow, arena, abandon_on_cancel=True)
 
     async def _tick(self, stage: Stage, links: CoordinatorLinks, program: StageProgram) -> None:
         reported = None
@@ -177,6 +186,7 @@ class Replica:
             if self._arrivals is not None:
                 self._arrivals.sweep()
             self._check_heartbeat(program)
+            await self._pin()
             load = program.scheduler.load()
             if load != reported:
                 reported = load

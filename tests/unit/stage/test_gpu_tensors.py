@@ -14,6 +14,7 @@ from omni_common.tensor import DType, Tensor
 from omni_stage.components.device_memory import TorchMemory, device_of, name_of
 from omni_stage.components.pinned import Registration, register
 from omni_stage.components.tensors import from_torch, to_torch
+from omni_stage.pinning import Pinning
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")]
 
@@ -99,3 +100,17 @@ def test_what_cuda_refuses_to_register_is_said_and_leaves_no_error_behind(arena:
     assert register(arena.view) is None
     assert torch.ones(1, device=GPU).item() == 1
     registration.close()
+
+
+def test_a_stage_registers_its_pods_arena_and_lets_go_of_one_that_was_replaced(arena: Arena, tmp_path: Path) -> None:
+    (tmp_path / "next").mkdir()
+    following = Arena.create(tmp_path / "next", 1 << 20)
+    pinning = Pinning()
+    pinning.follow(arena)
+    assert not pinning.is_behind(arena)
+    assert pinning.is_behind(following)
+    pinning.follow(following)
+    assert torch.frombuffer(following.view, dtype=torch.uint8).is_pinned()
+    assert not torch.frombuffer(arena.view, dtype=torch.uint8).is_pinned()
+    pinning.close()
+    following.close()

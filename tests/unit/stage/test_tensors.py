@@ -6,15 +6,18 @@ import gc
 import re
 import weakref
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from prometheus_client import REGISTRY
 
+from omni_common.arena import Arena
 from omni_common.tensor import DType, Tensor
 from omni_stage.components.device_memory import TorchMemory, device_of, name_of
 from omni_stage.components.tensors import from_torch, to_torch
+from omni_stage.pinning import Pinning
 
 TYPES = [getattr(torch, d.name.lower()) for d in DType]
 
@@ -132,3 +135,13 @@ def test_what_lies_on_a_device_comes_to_the_host_once_or_straight_to_its_place()
 def test_a_device_is_known_by_its_name() -> None:
     assert device_of(name_of(torch.device("cpu"))) == torch.device("cpu")
     assert device_of("GPU-of-another-machine") is None
+
+
+def test_without_a_gpu_an_arena_is_followed_and_left_alone(tmp_path: Path) -> None:
+    arena = Arena.create(tmp_path, 1 << 20)
+    pinning = Pinning()
+    assert pinning.is_behind(arena)
+    pinning.follow(arena)
+    assert not pinning.is_behind(arena)
+    pinning.close()
+    arena.close()

@@ -18,6 +18,7 @@ import anyio
 
 from omni.common.v1.tensor_pb2 import ArenaSlot, DataRef, TransferId
 from omni.relay.v1 import pod_pb2
+from omni_common.arena import Arena
 from omni_common.arena.extents import parse_extent
 from omni_common.arena.reader import Released
 from omni_common.clock import Clock, monotonic
@@ -108,6 +109,11 @@ class RelayClient:
         self._joined.close()
 
     # Space.
+
+    @property
+    def arena(self) -> Arena | None:
+        """The pod's; another one if the relay had to make a new one."""
+        return self._joined.arena
 
     @property
     def slots(self) -> Slots:

@@ -29,6 +29,11 @@ class Share:
         self._arena: Arena | None = None
 
     @property
+    def arena(self) -> Arena | None:
+        """The one that was entered last."""
+        return self._arena
+
+    @property
     def epoch(self) -> int:
         """Of the arena, 0 before there is one."""
         return 0 if self._arena is None else self._arena.epoch
