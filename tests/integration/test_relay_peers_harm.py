@@ -239,7 +239,9 @@ def test_a_relay_that_dies_or_hangs_ends_its_pushes_and_leaves_the_others_alone(
         process.send_signal(number)
         beside = [sender.push(bystander.address, noise(MIB), f"r{request}") for request in range(5)]
         assert {push.reason for push in beside} == {None}
-        assert {push.reason for push in pushed} == {"STAGE_UNAVAILABLE"}
+        reasons = {push.reason for push in pushed}
+        # One that still waited for space when its relay hung may have given that up first.
+        assert "STAGE_UNAVAILABLE" in reasons <= {"STAGE_UNAVAILABLE", "OVERLOADED"}
         assert sender.peers.pushes == 0
 
 
