@@ -3,6 +3,7 @@ relays die, arenas are full, and requests end in the middle."""
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -106,7 +107,7 @@ async def test_while_a_pods_relay_is_dead_tensors_go_beside_the_frames_and_the_p
         assert set(abroad()) == {"grpc"}
         assert chosen("split>count") == {("grpc", "fallback")}
         await made.start_relay("all")
-        with anyio.fail_after(20):
+        with anyio.fail_after(40):
             while "tcp" not in abroad():
                 await look(made)
         await made.until_idle()
@@ -120,7 +121,26 @@ async def test_the_other_pods_relay_dies_and_comes_back(tmp_path: Path) -> None:
         await look(made)
         assert set(abroad()) == {"grpc"}
         await made.start_relay("elsewhere")
-        with anyio.fail_after(20):
+        with anyio.fail_after(40):
+            while "tcp" not in abroad():
+                await look(made)
+        await made.until_idle()
+
+
+async def test_a_relay_that_hangs_holds_requests_up_no_longer_than_its_peers_wait_for_it(tmp_path: Path) -> None:
+    layout = Layout(pods={"count": "elsewhere"}, relay={"HEARTBEAT": "200ms", "PEER_TIMEOUT": "1s"})
+    async with mesh(tmp_path, layout) as made:
+        await look(made)
+        abroad = Since("split>count")
+        hanging = made.relays["elsewhere"].process
+        hanging.send_signal(signal.SIGSTOP)
+        try:
+            await look(made)
+        finally:
+            hanging.send_signal(signal.SIGCONT)
+        assert set(abroad()) == {"grpc"}
+        await made.until_idle(within=10)
+        with anyio.fail_after(40):
             while "tcp" not in abroad():
                 await look(made)
         await made.until_idle()
