@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from tests.parity.cases import Draw, messages
+from tests.parity.hops import HOPS, Hop
 from tests.parity.over_http import Served
 from tests.parity.reference import Reference, Spoken
 from tests.running import strict_client
@@ -18,6 +19,26 @@ from omni_cli.launcher.network import free_port
 from omni_cli.launcher.plan import Wishes
 from omni_cli.serving import serve
 from omni_stage.models.qwen3_omni.components.tiny import make_tiny
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--every-hop", action="store_true", help="Run all comparisons of a mesh with every way of tensors.")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """With any but the ordinary way of tensors, only tests that are marked `every_hop` run, unless all are asked for."""
+    if config.getoption("--every-hop"):
+        return
+    left = [item for item in items if _is_left_out(item)]
+    config.hook.pytest_deselected(items=left)
+    items[:] = [item for item in items if item not in left]
+
+
+def _is_left_out(item: pytest.Item) -> bool:
+    if not isinstance(item, pytest.Function) or not hasattr(item, "callspec"):
+        return False
+    hop = item.callspec.params.get("hop", HOPS[0])
+    return hop is not HOPS[0] and item.get_closest_marker("every_hop") is None
 
 
 @pytest.fixture(scope="package", autouse=True)
@@ -53,12 +74,22 @@ def expected(tiny: Path) -> Expected:
     return Expected(tiny)
 
 
+@pytest.fixture(scope="package", params=HOPS, ids=lambda hop: hop.name)
+def hop(request: pytest.FixtureRequest) -> Hop:
+    way: Hop = request.param
+    if why := way.missing:
+        pytest.skip(why)
+    return way
+
+
 @pytest.fixture(scope="package")
-async def served(tiny: Path, anyio_backend: str) -> AsyncIterator[Served]:
+async def served(tiny: Path, hop: Hop, anyio_backend: str) -> AsyncIterator[Served]:
     """A whole mesh of processes, as `omni up` starts it, and OpenAI's own client of it."""
     said: list[str] = []
-    wishes = Wishes((serve("qwen3-omni", tiny),), port=free_port("127.0.0.1"), device="cpu")
-    async with open_mesh(wishes, say=said.append, verbose=False) as mesh:
-        await mesh.until_ready()
-        async with strict_client(mesh.url) as client:
-            yield Served(mesh, client, said)
+    qwen = serve("qwen3-omni", tiny)
+    wishes = Wishes((qwen,), port=free_port("127.0.0.1"), device="cpu", **hop.wishes_for(qwen.pipeline))
+    with hop.forced():
+        async with open_mesh(wishes, say=said.append, verbose=False) as mesh:
+            await mesh.until_ready()
+            async with strict_client(mesh.url) as client:
+                yield Served(mesh, client, said)

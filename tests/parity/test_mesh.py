@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from tests.parity.cases import CASES, FRAMES, TEXT_TOKENS, Draw, request
 from tests.parity.conftest import Expected
+from tests.parity.hops import Hop, transports_used
 from tests.parity.over_http import Heard, Served, spoken, wav_samples
 from tests.parity.reference import Spoken
 from transformers import AutoTokenizer
@@ -61,6 +62,7 @@ async def test_a_request_alone_is_answered_as_by_the_whole_model(
     assert_same(await answer(served, case, draw, streamed=streamed), expected.of(case, draw), tokenizer)
 
 
+@pytest.mark.every_hop
 @pytest.mark.parametrize("streamed", WAYS)
 @pytest.mark.parametrize("draw", DRAWS)
 async def test_eight_requests_at_once_are_answered_as_each_alone(
@@ -78,6 +80,17 @@ async def test_eight_requests_at_once_are_answered_as_each_alone(
             callers.start_soon(ask, case)
     for case in cases:
         assert_same(heard[case], expected.of(case, draw), tokenizer)
+
+
+@pytest.mark.every_hop
+async def test_no_tensor_takes_another_way_than_the_one_that_is_forced(hop: Hop, served: Served) -> None:
+    await served.streamed(spoken(request("image, audio and video", Draw(None)), "pcm16"))
+    await served.until_idle()
+    stages = [p.name for p in served.mesh.plan.processes if p.service == "omni_stage"]
+    used = {edge: ways for name in stages for edge, ways in transports_used(await served.metrics(name)).items()}
+    assert {"preprocess>aggregate", "image_encoder>aggregate", "thinker>talker", "talker>code2wav"} <= used.keys()
+    if hop.transport is not None:
+        assert used == {edge: {hop.transport} for edge in used}
 
 
 def seconds(data: bytes, form: str) -> float:

@@ -35,8 +35,12 @@ class LoopThread:
             await self._ready.wait()  # no deadline: it waits for this process's own threads
             self._ready = anyio.Event()
             while self._calls:
-                function, args = self._calls.popleft()
-                function(*args)
+                self._carry_out(*self._calls.popleft())
+
+    @staticmethod
+    def _carry_out(function: Callable[..., object], args: tuple[Any, ...]) -> None:
+        # Of its own, so that nothing of a call is kept until the next one: its arguments may hold leases.
+        function(*args)
 
     def _wake(self) -> None:
         self._ready.set()
