@@ -35,6 +35,7 @@ class Hanging(GlooGroup):
 
 
 def main() -> None:
+    torch.set_num_threads(1)  # more of them would spin against each other
     folder, owner, timeout = Path(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3])
     sender = PairSender(folder, owner, Hanging, timeout=timeout)
     print("ready", flush=True)

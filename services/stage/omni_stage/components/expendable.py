@@ -39,9 +39,10 @@ class Expendable:
     Owned by one thread.
     """
 
-    def __init__(self, name: str, prepare: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, name: str, prepare: Callable[[], None] = lambda: None, *, grace: float = GRACE) -> None:
         """`prepare` is called first in each thread."""
         self._name = name
+        self._grace = grace
         self._prepare = prepare
         self._worker: _Worker | None = None
         self._left: list[_Job[Any]] = []
@@ -66,7 +67,7 @@ class Expendable:
             if self._has_ended(job, min(LOOK, deadline.remaining)):
                 return job.future.result()
         interrupt()
-        if self._has_ended(job, GRACE):
+        if self._has_ended(job, self._grace):
             return job.future.result()
         self._left.append(job)
         self.close()

@@ -105,12 +105,11 @@ class NcclGroup:
             self._stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
             options = dist.ProcessGroupNCCL.Options()
             self._group: Any = dist.ProcessGroupNCCL(_store(meeting, deadline), rank, 2, options)
-        # The first transfer makes the communicator. This one has the deadline of the meeting, and nobody's bytes.
-        first = self.allocate(1)
-        if rank == SENDER:
-            self._wait_for(lambda: self._group.send([first], RECEIVER, 0), deadline)
-        else:
-            self.receive(first, deadline)
+        try:
+            self._make_sure(rank, deadline)
+        except GroupFailed:
+            self.close()
+            raise
 
     def allocate(self, length: int) -> torch.Tensor:
         try:
@@ -134,6 +133,14 @@ class NcclGroup:
         with _said("could not be ended"):
             self._group.abort()
         del self._group
+
+    def _make_sure(self, rank: int, deadline: Deadline) -> None:
+        """The first transfer makes the communicator. This one has the deadline of the meeting, and nobody's bytes."""
+        first = self.allocate(1)
+        if rank == SENDER:
+            self._wait_for(lambda: self._group.send([first], RECEIVER, 0), deadline)
+        else:
+            self.receive(first, deadline)
 
     def _wait_for(self, begin: Callable[[], Any], deadline: Deadline) -> None:
         with _said("broke"), torch.cuda.stream(self._stream):
