@@ -30,7 +30,7 @@ from omni.common.v1.tensor_pb2 import ArenaSlot, DataRef, DataType, TransferId
 from omni.relay.v1 import pod_pb2
 from omni_common.arena.layout import slot_size
 from omni_common.deadline import Deadline
-from omni_common.relay.client import PushResult, RelayClient, Who
+from omni_common.relay import PushResult, RelayClient, Who
 from omni_common.tensor import DType, Tensor
 
 # Transfers of an edge whose stamps are kept: far more than are under way.

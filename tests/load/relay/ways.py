@@ -18,7 +18,7 @@ from tests.load.relay.workers import Place, Side, Worker, processor_seconds, wor
 KB, MB = 1 << 10, 1 << 20
 
 MEMCPY, BARE, ONE_HOST = "memcpy", "bare arena", "SGLang-Omni's design"
-ZMQ, ZMQ_UVLOOP = "zmq.asyncio", "zmq.asyncio, uvloop"
+ZMQ, ZMQ_UVLOOP, GRPC_AIO = "zmq.asyncio", "zmq.asyncio, uvloop", "grpc.aio, uvloop"
 ARENA_PLACED, ARENA_COPIED, ARENA_MOVED = "arena, in place", "arena, copied in", "arena, copied in and out"
 RAW, RAW_TLS, GRPC = "raw sockets", "raw TLS sockets", "gRPC, 1 MB chunks"
 RELAY, RELAY_XXH3, RELAY_AEAD, RELAY_TLS = "relay", "relay, xxh3", "relay, AEAD", "relay, TLS"
@@ -74,7 +74,8 @@ class Ways:
             **{name: partial(self._arena, mode) for mode, name in _ARENA.items()},
             **{name: partial(self._framed, mode) for mode, name in _FRAMES.items()},
             ONE_HOST: self._one_host,
-            **{name: partial(self._zmq, loop) for loop, name in _LOOPS.items()},
+            **{name: partial(self._echo, "relay.zmq_echo", loop) for loop, name in _LOOPS.items()},
+            GRPC_AIO: lambda: self._echo("relay.grpc_echo"),
             RAW: lambda: self._connected_pair("relay.sockets"),
             RAW_TLS: lambda: self._connected_pair("relay.sockets", str(self._secrets.folder)),
             GRPC: lambda: self._connected_pair("relay.grpc_chunks"),
@@ -104,10 +105,10 @@ class Ways:
         other = self._start(receiver, "relay.one_host", "receive", address)
         return _way(other, self._start(sender, "relay.one_host", "send", address))
 
-    def _zmq(self, loop: str) -> Way:
+    def _echo(self, module: str, *arguments: str) -> Way:
         sender, receiver = self._pod
-        answer = self._start(receiver, "relay.zmq_echo", "answer", loop)
-        return _way(answer, self._start(sender, "relay.zmq_echo", "ask", loop, answer.line), most=KB)
+        other = self._start(receiver, module, "answer", *arguments)
+        return _way(other, self._start(sender, module, "ask", *arguments, other.line), most=KB)
 
     def _folder_pair(self, module: str, folder: Path, *arguments: str) -> Way:
         sender, receiver = self._pod
