@@ -14,7 +14,7 @@ producer that died or to a place that never was a slot finds a head or a word th
 
 from __future__ import annotations
 
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from struct import Struct
 from typing import ClassVar, Self
 
@@ -38,7 +38,7 @@ class ArenaHead:
     _MAGIC: ClassVar[bytes] = b"OMNIARN2"
 
     def pack(self) -> bytes:
-        return self._FORMAT.pack(self._MAGIC, *astuple(self))
+        return self._FORMAT.pack(self._MAGIC, self.epoch, self.size)
 
     @classmethod
     def parse(cls, data: bytes | memoryview) -> Self | None:
@@ -66,7 +66,7 @@ class SlotHead:
     _MAGIC: ClassVar[bytes] = b"OMNISLT1"
 
     def pack(self) -> bytes:
-        return self._FORMAT.pack(self._MAGIC, *astuple(self))
+        return self._FORMAT.pack(self._MAGIC, self.epoch, self.generation, self.length, self.expires)
 
     @classmethod
     def parse(cls, data: bytes | memoryview) -> Self | None:
