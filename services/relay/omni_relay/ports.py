@@ -1,8 +1,8 @@
 """What the relay's parts ask of each other. Each side sees the other only through these; all of it is thread-safe.
 
-    stages of the pod ⇄ StageServer ──Pushers──▶ Outbound ⇄ other relays
-    stages of the pod ⇄ StageServer ◀─Consumers─ Inbound  ⇄ other relays
-                             Space (who has which extent) serves both sides
+stages of the pod ⇄ StageServer ──Pushers──▶ Outbound ⇄ other relays
+stages of the pod ⇄ StageServer ◀─Consumers─ Inbound  ⇄ other relays
+                         Space (who has which extent) serves both sides
 """
 
 from __future__ import annotations

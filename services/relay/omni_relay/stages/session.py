@@ -54,6 +54,8 @@ class Pod:
     arena: Arena
     space: ArenaSpace
     reader: ArenaReader
+    memory: memoryview
+    """The arena as the ways to other pods know it: some move only what lies in memory that they have registered."""
     pushers: Pushers
     address: str
     clock: Clock
@@ -169,15 +171,16 @@ class StageSession:
         if not self._pod.under_way.add(push.transfer):
             raise Cut("pushes one transfer twice")
         try:
-            data = self._hold(push.slot, push.length)
+            held = self._hold(push.slot, push.length)
         except OmniError as error:
             self._pod.under_way.remove(push.transfer)
             self.line.send(render_failed(push.transfer, error))
             return
-        self._pushes[push.transfer] = data
+        self._pushes[push.transfer] = held
+        start = push.slot.offset
         order = PushOrder(
             transfer=push.transfer,
-            data=data,
+            data=self._pod.memory[start : start + push.length],
             to=push.to,
             consumer=push.consumer,
             key=push.key,
