@@ -22,7 +22,9 @@ from omni_stage.models.qwen3_omni.components.tiny import make_tiny
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--every-hop", action="store_true", help="Run all comparisons of a mesh with every way of tensors.")
+    parser.addoption(
+        "--every-hop", action="store_true", help="Run all comparisons of a mesh with every way of tensors."
+    )
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

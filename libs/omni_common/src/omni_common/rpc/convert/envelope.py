@@ -76,9 +76,7 @@ def parse_envelope(message: request_pb2.Envelope, now: float) -> Envelope:
 
 
 def _render_binding(binding: Binding) -> request_pb2.Binding:
-    return request_pb2.Binding(
-        replica=binding.replica, address=binding.address, pod=binding.pod, relay=binding.relay
-    )
+    return request_pb2.Binding(replica=binding.replica, address=binding.address, pod=binding.pod, relay=binding.relay)
 
 
 def _parse_binding(message: request_pb2.Binding) -> Binding:
