@@ -28,7 +28,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """With any but the ordinary way of tensors, only tests that are marked `every_hop` run, unless all are asked for."""
+    """Beside the ordinary way of tensors, only tests that are marked `every_hop` run, unless all are asked for."""
     if config.getoption("--every-hop"):
         return
     left = [item for item in items if _is_left_out(item)]
