@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from omni_relay.settings import RelaySettings
 
 from omni_cli.launcher.ground import Ground
 from omni_cli.launcher.network import OwnSubnet
@@ -15,6 +14,7 @@ from omni_cli.serving import serve
 from omni_common.settings import ServiceSettings
 from omni_coordinator.settings import CoordinatorSettings
 from omni_gateway.settings import GatewaySettings
+from omni_relay.settings import RelaySettings
 from omni_stage.models import families, load_pipeline_config
 from omni_stage.settings import StageSettings
 
