@@ -23,7 +23,7 @@ import anyio
 from anyio.lowlevel import checkpoint
 from tests.load.held import HELD_BYTES, Held
 from tests.load.marks import mark
-from tests.load.relay.rounds import Round, Seconds, at_once, end_with_parent, serve_async
+from tests.load.relay.rounds import Round, Seconds, end_with_parent, serve_async
 
 from omni.common.v1.request_pb2 import RequestKey
 from omni.common.v1.tensor_pb2 import ArenaSlot, DataRef, DataType, TransferId
@@ -83,28 +83,30 @@ class _Producer:
         number = max(least, min(_PLACES, self._window // size))
         return [await self._place(size) for _ in range(number)]
 
-    async def send(self, body: Tensor) -> None:
-        """Returns when the transfer is over. Raises OmniError if it failed."""
+    async def send(self, body: Tensor) -> float:
+        """The seconds of a transfer, when it is over. Raises OmniError if it failed."""
         mark(body.data)  # nobody but this process's relay reads it, and only from here on
-        start = time.perf_counter()
         self._sent += 1
         number = self._sent
-        slot = self._client.slots.made_in_place(body)
-        assert slot is not None, "`place` made it"
         ended = anyio.Event()
-        results: list[PushResult] = []
+        results: list[tuple[float, PushResult]] = []
 
         def push_ended(result: PushResult) -> None:
-            results.append(result)
+            results.append((time.perf_counter(), result))
             ended.set()
 
+        start = time.perf_counter()
+        slot = self._client.slots.made_in_place(body)
+        assert slot is not None, "`place` made it"
         self._client.push(self._push(number, slot, body.nbytes), push_ended)
         await ended.wait()  # the driver holds the deadline
         self._client.release(slot)
-        if results[0].error is not None:
-            raise results[0].error
-        while self._stamps.read(self._edge, number) < start:
+        told, result = results[0]
+        if result.error is not None:
+            raise result.error
+        while (seen := self._stamps.read(self._edge, number)) < start:
             await checkpoint()  # the receiver's core has the tensor, and is about to look at it
+        return max(told, seen) - start
 
     def _push(self, number: int, slot: ArenaSlot, length: int) -> pod_pb2.Push:
         push = pod_pb2.Push(
@@ -141,7 +143,7 @@ class _Sender:
             self._placed = [await producer.place(round_.size, round_.at_once) for producer in producers]
         if (round_.edges, round_.at_once) == (1, 1):
             bodies = cycle(self._placed[0])
-            return await at_once(producers[0].send, (next(bodies) for _ in range(round_.messages)), 1)
+            return [await producers[0].send(next(bodies)) for _ in range(round_.messages)]
         return await self._race(producers, round_)
 
     async def _race(self, producers: list[_Producer], round_: Round) -> Seconds:
