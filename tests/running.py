@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -69,10 +70,12 @@ class Running:
                     await anyio.sleep(_INTERVAL)
         raise AssertionError(f"after {within:g} s: { {k: v for k, v in last.items() if v} }")
 
-    async def _gauges(self, http: httpx2.AsyncClient, processes: Sequence[str]) -> dict[str, float]:
-        found: dict[str, float] = {}
+    async def _gauges(self, http: httpx2.AsyncClient, processes: Sequence[str]) -> Mapping[str, float]:
+        """By process and metric: the sum over its stages."""
+        found: defaultdict[str, float] = defaultdict(float)
         for name in processes:
-            found |= {f"{name} {m[1]}": float(m[2]) for m in _LIVE.finditer(await self._page(http, name))}
+            for gauge, value in _LIVE.findall(await self._page(http, name)):
+                found[f"{name} {gauge}"] += float(value)
         return found
 
     async def _page(self, http: httpx2.AsyncClient, process: str) -> str:

@@ -22,7 +22,7 @@ from omni_common.testing.gateway import FakeGateway, fake_gateway
 from omni_coordinator.service import CoordinatorProcess
 from omni_coordinator.settings import CoordinatorSettings
 from omni_stage.models import load_pipeline_config
-from omni_stage.replica import Replica
+from omni_stage.process import StageProcess
 from omni_stage.settings import StageSettings
 
 PATIENCE = 20.0
@@ -32,13 +32,15 @@ RELAY = {"ARENA_SIZE": "32MiB", "EXTENT_SIZE": "1MiB"}
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """How a mesh is laid out. `pods` maps stages to pods; the others share the pod `all`. With `arena`, each pod has a
+    """How a mesh is laid out. `pods` maps stages to pods; the others share the pod `all`. `together` are stages that
+    share a process; its name is theirs, with commas. With `arena`, each pod has a
     relay, set up by `relay`; with an `inline_limit` of 0, everything goes through them."""
 
     family: str = "echo"
     coordinators: int = 1
     replicas: Mapping[str, int] = field(default_factory=dict)
     pods: Mapping[str, str] = field(default_factory=dict)
+    together: Sequence[Sequence[str]] = ()
     arena: bool = True
     relay: Mapping[str, str] = field(default_factory=dict)
     inline_limit: int = INLINE_LIMIT
@@ -47,6 +49,12 @@ class Layout:
 
     def pod_of(self, stage: str) -> str:
         return self.pods.get(stage, "all")
+
+    def processes(self) -> list[tuple[str, int]]:
+        """The stages of each, separated by commas, and how many there are."""
+        grouped = {stage for group in self.together for stage in group}
+        alone = [stage.name for stage in self.pipeline().stages if stage.name not in grouped]
+        return [(",".join(group), self.replicas.get(group[0], 1)) for group in (*self.together, *zip(alone))]
 
     def pipeline(self) -> PipelineConfig:
         """The family's pipeline with `changes` to single stages."""
@@ -103,9 +111,9 @@ class Mesh:
     def addresses(self) -> Sequence[str]:
         return [f"127.0.0.1:{coordinator.port}" for coordinator in self.coordinators]
 
-    def replica(self, name: str) -> Replica:
+    def process(self, name: str) -> StageProcess:
         service = self.stages[name].service
-        assert isinstance(service, Replica)
+        assert isinstance(service, StageProcess)
         return service
 
     async def start_coordinator(self) -> None:
@@ -132,7 +140,8 @@ class Mesh:
         self.relays[pod] = await anyio.to_thread.run_sync(self._ending.enter_context, made)
 
     def start_stage(self, stage: str, number: int = 0) -> Running:
-        pod = self.layout.pod_of(stage)
+        """A process of the stage, or of several that are separated by commas."""
+        pod = self.layout.pod_of(stage.partition(",")[0])
         name = f"{stage}-{number}"
         settings = StageSettings(
             family=self.layout.family,
@@ -147,7 +156,7 @@ class Mesh:
             arena=self._folder / pod if self.layout.arena else None,
             inline_limit=ByteSize(self.layout.inline_limit),
         )
-        running = self.stages[name] = Running(Replica(settings))
+        running = self.stages[name] = Running(StageProcess(settings))
         self._tasks.start_soon(running.run)
         return running
 
@@ -161,8 +170,8 @@ class Mesh:
         return all(c.coordinator.live == 0 for c in self.coordinators) and not any(self.leftovers().values())
 
     def leftovers(self) -> dict[str, int]:
-        """What each replica still holds: requests, arena leases, tensors from other pods."""
-        return {name: sum(self.replica(name).holds().values()) for name in self.stages}
+        """What each stage process still holds: requests, arena leases, tensors from other pods."""
+        return {name: sum(self.process(name).holds().values()) for name in self.stages}
 
     async def until_idle(self, within: float = PATIENCE) -> None:
         """Raises TimeoutError when something stays alive."""
@@ -182,9 +191,9 @@ async def mesh(folder: Path, layout: Layout | None = None) -> AsyncIterator[Mesh
                 await made.start_relays()
             for _ in range(layout.coordinators):
                 await made.start_coordinator()
-            for stage in made.pipeline.stages:
-                for number in range(layout.replicas.get(stage.name, 1)):
-                    made.start_stage(stage.name, number)
+            for stages, replicas in layout.processes():
+                for number in range(replicas):
+                    made.start_stage(stages, number)
             for address in made.addresses:
                 gateway = await stack.enter_async_context(fake_gateway(address))
                 made.gateways.append(gateway)

@@ -6,33 +6,14 @@ from pathlib import Path
 
 import anyio
 import pytest
-from tests.integration.mesh import Layout, Mesh, mesh, say
+from tests.integration.mesh import Layout, mesh, say
+from tests.integration.mesh_requests import LONG, answer, ask, ended
 
 from omni_common.errors import OmniError, Reason
-from omni_common.request import AudioOutput, FinishReason, Media, Modality, TerminalResult, TextOutput
-from omni_common.testing.gateway import Piece, Ticket
+from omni_common.request import FinishReason, Media, Modality, TerminalResult
+from omni_common.testing.gateway import Piece
 
 pytestmark = pytest.mark.anyio
-
-
-async def answer(ticket: Ticket) -> tuple[str, bytes, TerminalResult]:
-    """Reads a request to its good end."""
-    await ticket.admitted()
-    text, audio = "", b""
-    while not isinstance(notice := await ticket.notices.next(), TerminalResult):
-        assert isinstance(notice, Piece), repr(notice)
-        match notice.output:
-            case TextOutput(piece):
-                text += piece
-                ticket.read(text=1)
-            case AudioOutput(pcm):
-                audio += pcm
-                ticket.read(audio=1)
-    return text, audio, notice
-
-
-async def ask(made: Mesh, text: str, *media: Media, spoken: bool = False) -> tuple[str, bytes, TerminalResult]:
-    return await answer(made.gateway.submit(say(text, *media, spoken=spoken)))
 
 
 async def test_text_comes_back_and_only_the_text_terminal_runs(tmp_path: Path) -> None:
@@ -93,9 +74,6 @@ async def test_two_coordinators_share_the_stages(tmp_path: Path) -> None:
         tickets = [gateway.submit(say(f"gateway {n}")) for n, gateway in enumerate(made.gateways)]
         assert [(await answer(ticket))[0].split() for ticket in tickets] == [["GATEWAY", "0"], ["GATEWAY", "1"]]
         await made.until_idle()
-
-
-LONG = " ".join(["word"] * 400)
 
 
 async def test_a_caller_that_does_not_read_stops_the_work_until_it_reads(tmp_path: Path) -> None:
@@ -168,15 +146,6 @@ async def test_a_lost_replica_fails_its_requests_and_no_others(tmp_path: Path) -
         await made.gateway.until("echo", lambda s: sum(stage.ready_replicas for stage in s.stages) == 8)
         text, _, _ = await ask(made, "as new")
         assert text.split() == ["AS", "NEW"]
-
-
-async def ended(ticket: Ticket) -> TerminalResult | OmniError:
-    """How it ended, reading on."""
-    ticket.read(text=1000, audio=1000)
-    while isinstance(notice := await ticket.notices.next(), Piece):
-        pass
-    assert isinstance(notice, TerminalResult | OmniError)
-    return notice
 
 
 async def test_a_deadline_ends_a_request_that_nobody_reads(tmp_path: Path) -> None:

@@ -34,7 +34,8 @@ class LoopThread:
         while True:
             await self._ready.wait()  # no deadline: it waits for this process's own threads
             self._ready = anyio.Event()
-            while self._calls:
+            # What a call asks for comes in the next turn: streams and timers have theirs between the two.
+            for _ in range(len(self._calls)):
                 self._carry_out(*self._calls.popleft())
 
     @staticmethod

@@ -9,10 +9,16 @@ import anyio.abc
 
 from omni.common.v1.payload_pb2 import Payload
 from omni.stage.v1 import stage_pb2
-from omni_common.request import Envelope, RequestKey, StageReport
+from omni_common.request import Binding, Envelope, RequestKey, StageReport
 from omni_common.rpc import convert
+from omni_stage.departure import Departure, Sender
 from omni_stage.edges import EdgeMeter, EdgeTransports
-from omni_stage.peer_link import PATIENCE, Departure, Outfit, PeerLink, Sender
+from omni_stage.local_link import LocalLink
+from omni_stage.peer_link import PATIENCE, Outfit, PeerLink
+from omni_stage.stage import Stage, Upstream
+
+Link = PeerLink | LocalLink
+"""To a replica elsewhere, and to one of this process."""
 
 
 class PeerLinks:
@@ -21,7 +27,7 @@ class PeerLinks:
     def __init__(self, outfit: Outfit, *, tasks: anyio.abc.TaskGroup) -> None:
         self._outfit = outfit
         self._tasks = tasks
-        self._links: dict[tuple[str, str], PeerLink] = {}
+        self._links: dict[tuple[str, str], Link] = {}
         self._transports = EdgeTransports()
         self._sender: Callable[[], Sender] | None = None
         self._retrying = False
@@ -36,26 +42,39 @@ class PeerLinks:
         self._sender = lambda: sender
 
     def payload(self, envelope: Envelope, target: str, value: object, reports: Iterable[StageReport]) -> None:
-        rendered = [convert.render_report(report) for report in reports]
+        key, source, reports = envelope.key, self._outfit.identity.stage, tuple(reports)
 
         def event(payload: Payload) -> stage_pb2.DeliverEvent:
+            rendered = map(convert.render_report, reports)
             return stage_pb2.DeliverEvent(payload=stage_pb2.PayloadEvent(payload=payload, reports=rendered))
 
-        self._offer(target, Departure(envelope, self._outfit.clock(), event, (value,)))
+        def hand_over(stage: Stage, upstream: Upstream) -> None:
+            stage.payload(key, source, value, reports, upstream)
+
+        self._offer(target, Departure(envelope, self._outfit.clock(), event, hand_over, (value,)))
 
     def chunk(self, envelope: Envelope, target: str, index: int, value: object) -> None:
+        key, source = envelope.key, self._outfit.identity.stage
+
         def event(payload: Payload) -> stage_pb2.DeliverEvent:
             return stage_pb2.DeliverEvent(chunk=stage_pb2.ChunkEvent(index=index, payload=payload))
 
-        self._offer(target, Departure(envelope, self._outfit.clock(), event, (value,)))
+        def hand_over(stage: Stage, upstream: Upstream) -> None:
+            stage.chunk(key, source, index, value, upstream)
+
+        self._offer(target, Departure(envelope, self._outfit.clock(), event, hand_over, (value,)))
 
     def done(self, envelope: Envelope, target: str, chunks: int, reports: Iterable[StageReport]) -> None:
-        rendered = [convert.render_report(report) for report in reports]
+        key, source, reports = envelope.key, self._outfit.identity.stage, tuple(reports)
 
         def event(_: Payload) -> stage_pb2.DeliverEvent:
+            rendered = map(convert.render_report, reports)
             return stage_pb2.DeliverEvent(done=stage_pb2.DoneEvent(chunks=chunks, reports=rendered))
 
-        self._offer(target, Departure(envelope, self._outfit.clock(), event))
+        def hand_over(stage: Stage, upstream: Upstream) -> None:
+            stage.done(key, source, chunks, reports, upstream)
+
+        self._offer(target, Departure(envelope, self._outfit.clock(), event, hand_over))
 
     def busy(self, key: RequestKey) -> bool:
         """Whether something of the request has not left, or is on its way beside the frames."""
@@ -109,18 +128,25 @@ class PeerLinks:
             self._retry()
         self._hurrying = False
 
-    def _link(self, envelope: Envelope, target: str) -> PeerLink:
+    def _link(self, envelope: Envelope, target: str) -> Link:
         binding = envelope.bindings[target]
         at = (target, binding.address)
         link = self._links.get(at)
         if link is None:
-            assert self._sender is not None, "links are used after the stage is made"  # noqa: S101
-            meter = EdgeMeter(f"{self._outfit.identity.stage}>{target}", self._transports)
-            link = self._links[at] = PeerLink(self._outfit, target, binding, self._sender(), meter)
+            link = self._links[at] = self._made(target, binding)
             self._tasks.start_soon(self._keep, at, link)
         return link
 
-    async def _keep(self, at: tuple[str, str], link: PeerLink) -> None:
+    def _made(self, target: str, binding: Binding) -> Link:
+        assert self._sender is not None, "links are used after the stage is made"  # noqa: S101
+        outfit, sender = self._outfit, self._sender()
+        meter = EdgeMeter(f"{outfit.identity.stage}>{target}", self._transports)
+        neighbour = outfit.neighbours.find(target, binding)
+        if neighbour is None:
+            return PeerLink(outfit, target, binding, sender, meter)
+        return LocalLink(outfit.codec, neighbour, sender, meter)
+
+    async def _keep(self, at: tuple[str, str], link: Link) -> None:
         try:
             await link.run()
         finally:

@@ -8,9 +8,8 @@ the credits of the edge, for each request that was admitted.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 from omni.common.v1.payload_pb2 import Payload
 from omni.common.v1.tensor_pb2 import ArenaSlot
@@ -29,8 +28,10 @@ from omni_common.telemetry import names
 from omni_common.transfer import Encoded, TensorSender, Way
 from omni_stage.core.lent import Lent
 from omni_stage.core.waiting import Waiting
+from omni_stage.departure import Departure, Sender
 from omni_stage.edges import EdgeMeter
 from omni_stage.identity import Identity
+from omni_stage.neighbours import Neighbours
 from omni_stage.pushes import Pushes
 
 logger = logging.getLogger(__name__)
@@ -40,39 +41,16 @@ logger = logging.getLogger(__name__)
 PATIENCE = 1.0
 
 
-class Sender(Protocol):
-    """Who hears what the downstream replicas answer, and what becomes of what was sent: the stage."""
-
-    def grant(self, key: RequestKey, target: str, chunks: int) -> None: ...
-    def fail(self, key: RequestKey, error: OmniError) -> None: ...
-    def delivered(self, key: RequestKey) -> None: ...
-    def lost(self, key: RequestKey, error: OmniError) -> None: ...
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Departure:
-    """An event to be sent: `render` makes it of the payload that `value`, in a 1-tuple, is encoded as; without a value,
-    of an empty one. `since` is when the stage wanted it sent."""
-
-    envelope: Envelope
-    since: float
-    render: Callable[[Payload], stage_pb2.DeliverEvent]
-    value: tuple[object] | None = None
-
-    @property
-    def key(self) -> RequestKey:
-        return self.envelope.key
-
-
 @dataclass(frozen=True, slots=True)
 class Outfit:
-    """What all links of a stage share. `relay` is None where the pod has no arena."""
+    """What all links of a stage share. `relay` is None where the pod has no arena; `neighbours` share the process."""
 
     identity: Identity
     codec: PayloadCodec
     tensors: TensorSender
     relay: RelayClient | None
     clock: Clock
+    neighbours: Neighbours = field(default_factory=Neighbours)
 
 
 class PeerLink:

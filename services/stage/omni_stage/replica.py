@@ -1,9 +1,9 @@
-"""One stage replica as a process: it binds, attaches, loads its model, takes work, and drains."""
+"""One stage replica: it binds, attaches, loads its model, takes work, and drains."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 
 import anyio
@@ -15,7 +15,7 @@ from omni.stage.v1 import stage_pb2_grpc
 from omni_common.arena.layout import slot_size
 from omni_common.clock import Clock, monotonic
 from omni_common.deadline import Deadline
-from omni_common.lifecycle import CannotStart, Lifecycle
+from omni_common.lifecycle import CannotStart, Health
 from omni_common.payload import PayloadCodec
 from omni_common.pipeline import PipelineConfig, load_pipeline
 from omni_common.relay import CannotConnect, RelayClient, Who
@@ -30,6 +30,7 @@ from omni_stage.in_place import InPlace
 from omni_stage.incoming import DeliverSession, Reception
 from omni_stage.loop import LoopThread
 from omni_stage.models import load_family, load_pipeline_config
+from omni_stage.neighbours import Neighbour, Neighbours
 from omni_stage.outgoing import PeerLinks
 from omni_stage.peer_link import Outfit
 from omni_stage.pinning import Pinning
@@ -47,10 +48,12 @@ TICK_SECONDS = 1.0
 
 
 class Replica:
-    """Everything that one stage process owns."""
+    """Everything that one stage replica owns. `settings` are those of one stage; `neighbours` are the replicas in the
+    same process, itself among them."""
 
-    def __init__(self, settings: StageSettings, *, clock: Clock = monotonic) -> None:
+    def __init__(self, settings: StageSettings, neighbours: Neighbours, *, clock: Clock = monotonic) -> None:
         self._settings = settings
+        self._neighbours = neighbours
         self._clock = clock
         self._family: ModelFamily = load_family(settings.family)
         self._pipeline: PipelineConfig = (
@@ -66,8 +69,8 @@ class Replica:
         self._arrivals: Arrivals | None = None
         self._pinning = Pinning()
 
-    async def run(self, started: Lifecycle) -> None:
-        """Until cancelled. Health is SERVING once the model is warm."""
+    async def run(self, started: Callable[[Health], None]) -> None:
+        """Until cancelled. Calls `started` once the model is warm."""
         settings = self._settings
         relay = self._relay = await self._join_pod()
         server = await open_server(settings.bind, services=[SERVICE], reflection=settings.reflection)
@@ -76,9 +79,11 @@ class Replica:
         async with anyio.create_task_group() as tasks:
             loop = LoopThread()
             tasks.start_soon(loop.run)
-            peers = self._peers = PeerLinks(Outfit(identity, codec, self._sender(), relay, self._clock), tasks=tasks)
+            outfit = Outfit(identity, codec, self._sender(), relay, self._clock, self._neighbours)
+            peers = self._peers = PeerLinks(outfit, tasks=tasks)
             stage = self._stage = Stage(identity, downstream=peers, clock=self._clock)
             peers.answer_to(stage)
+            self._neighbours.join(Neighbour(stage, loop))
             links = self._links = CoordinatorLinks(stage, self._clock)
             self._arrivals = None if relay is None else self._receive(relay, stage, loop)
             reception = Reception(stage, codec, relay, self._arrivals, loop, self._clock, settings.max_inbound)
@@ -96,20 +101,32 @@ class Replica:
                 peers.close()
                 await self._stop(server)
 
-    async def drain(self, deadline: Deadline) -> None:
-        """Tells the coordinators to send nothing new, then waits for what is alive and for what has been sent."""
-        if self._stage is None or self._links is None or self._peers is None:
-            return
-        self._links.announce(Phase.STAGE_PHASE_DRAINING)
-        idle = anyio.Event()
-        self._stage.notify_when_idle(idle.set)
-        await idle.wait()  # the caller holds the deadline
-        await self._peers.finish()
+    @property
+    def live(self) -> int:
+        """Requests."""
+        return 0 if self._stage is None else self._stage.live_requests
+
+    def leave(self) -> None:
+        """Tells the coordinators to send nothing new."""
+        if self._links is not None:
+            self._links.announce(Phase.STAGE_PHASE_DRAINING)
+
+    async def until_idle(self) -> None:
+        """Returns at a moment at which no request is alive here. The caller holds the deadline."""
+        if self._stage is not None:
+            idle = anyio.Event()
+            self._stage.notify_when_idle(idle.set)
+            await idle.wait()
+
+    async def finish(self) -> None:
+        """Returns when everybody has what was sent. The caller holds the deadline."""
+        if self._peers is not None:
+            await self._peers.finish()
 
     def holds(self) -> Mapping[str, int]:
         """What is not given back yet: live requests, leases on the arena, and tensors from other pods."""
         return {
-            "requests": 0 if self._stage is None else self._stage.live_requests,
+            "requests": self.live,
             "leases": 0 if self._relay is None else self._relay.slots.leases,
             "arrived": 0 if self._relay is None else self._relay.arrived,
         }
@@ -119,10 +136,12 @@ class Replica:
         stage: Stage,
         links: CoordinatorLinks,
         loop: LoopThread,
-        started: Lifecycle,
+        started: Callable[[Health], None],
         server: RpcServer,
     ) -> None:
-        program = await self._load(links, loop)
+        async with self._neighbours.turn:
+            program = await self._load(links, loop)
+        await self._neighbours.all_loaded()
         planner = Planner(
             self._pipeline,
             self._config.name,

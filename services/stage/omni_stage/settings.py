@@ -1,20 +1,22 @@
-"""Settings of a stage replica. Environment: OMNI_STAGE_*."""
+"""Settings of a stage process. Environment: OMNI_STAGE_*."""
 
 from __future__ import annotations
 
 import socket
 from datetime import timedelta
 from pathlib import Path
+from typing import Self
 
-from pydantic import Field, PositiveInt
+from pydantic import Field, PositiveInt, model_validator
 from pydantic_settings import SettingsConfigDict
 
+from omni_common.pipeline import replica_names
 from omni_common.rpc.contract import INLINE_LIMIT
 from omni_common.settings import ByteSize, Duration, ServiceSettings
 
 
 class StageSettings(ServiceSettings):
-    """One replica of one stage."""
+    """One replica of one stage, or of each of several."""
 
     model_config = SettingsConfigDict(env_prefix="OMNI_STAGE_", frozen=True)
 
@@ -22,11 +24,17 @@ class StageSettings(ServiceSettings):
     pipeline: Path | None = Field(
         default=None, description="The pipeline file; without it, the family's own pipeline as declared."
     )
-    stage: str = Field(description="The stage's name in the pipeline.")
-    replica: str = Field(description="This replica's name, unique in the mesh.")
+    stage: str = Field(
+        description="The stage's name in the pipeline; or several, separated by commas, for one process."
+    )
+    replica: str = Field(description="This replica's name, unique in the mesh; of several stages, each has NAME.STAGE.")
     pod: str = Field(default_factory=socket.gethostname, description="Replicas of one pod share an arena.")
     node: str = Field(default_factory=socket.gethostname, description="The machine, for placement by locality.")
-    bind: str = Field(default="0.0.0.0:0", description="host:port of the StageService; port 0 takes a free one.")
+    bind: str = Field(
+        default="0.0.0.0:0",
+        description="host:port of the StageService; port 0 takes a free one. Of several stages, the first "
+        "has this port, each other the one after.",
+    )
     advertise: str = Field(default="", description="The host under which peers reach it. Default: that of `bind`.")
     coordinators: str = Field(description="host:port of the coordinators, separated by commas; a name may have many.")
     model: Path | None = Field(default=None, description="The folder of the checkpoint.")
@@ -52,6 +60,29 @@ class StageSettings(ServiceSettings):
         default=timedelta(minutes=5), description="A scheduler that has not come round for so long ends the process."
     )
     drain: Duration = Field(default=timedelta(seconds=30), description="How long live requests may finish on SIGTERM.")
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        return tuple(name.strip() for name in self.stage.split(","))
+
+    def of_each_stage(self) -> tuple[Self, ...]:
+        """The settings of each stage's replica, as if it were alone."""
+        if len(self.stages) == 1:
+            return (self,)
+        host, _, port = self.bind.rpartition(":")
+        replicas = replica_names(self.replica, self.stages)
+        return tuple(
+            self.model_copy(
+                update={"stage": stage, "replica": replica, "bind": f"{host}:{int(port) and int(port) + n}"}
+            )
+            for n, (stage, replica) in enumerate(zip(self.stages, replicas, strict=True))
+        )
+
+    @model_validator(mode="after")
+    def _stages_differ(self) -> Self:
+        if len(set(self.stages)) < len(self.stages) or not all(self.stages):
+            raise ValueError("OMNI_STAGE_STAGE names a stage, or several that differ, separated by commas.")
+        return self
 
     @property
     def coordinator_targets(self) -> tuple[str, ...]:

@@ -45,8 +45,8 @@ class Keeper(Protocol):
         """The request is over."""
 
 
-class Upstream(Keeper, Protocol):
-    """The stream on which an upstream replica delivers."""
+class Upstream(Protocol):
+    """The way on which an upstream replica delivers."""
 
     def credit(self, key: RequestKey, chunks: int) -> None: ...
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 import types
 import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from enum import Enum
 
 from omni.common.v1.payload_pb2 import Payload
@@ -63,11 +63,20 @@ class PayloadCodec:
         except (ValueError, TypeError) as error:  # what a type's own checks raise
             raise Internal(f"A {payload.type} came with values that it does not take.") from error
 
-    def _encode(self, value: object, payload: Payload, put: kinds.Put) -> None:
+    def tensors(self, value: object) -> Iterator[Tensor]:
+        """Those in a value that crosses an edge as it is; of what else is in it, nothing is checked. Raises Internal
+        when the value's type is not declared."""
+        self._name(value)
+        yield from _tensors(value)
+
+    def _name(self, value: object) -> str:
         name = name_of(type(value))
         if self._declared.get(name) is not type(value):
             raise Internal(f"A {name} was sent, which is not a declared payload type.")
-        payload.type = name
+        return name
+
+    def _encode(self, value: object, payload: Payload, put: kinds.Put) -> None:
+        name = payload.type = self._name(value)
         for field, kind in self._fields[name]:
             kind.encode(getattr(value, field), payload.fields.add(), put)
 
@@ -108,6 +117,20 @@ class PayloadCodec:
 def name_of(kind: type) -> str:
     """A type's name on the wire."""
     return kind.__qualname__
+
+
+def _tensors(value: object) -> Iterator[Tensor]:
+    parts: Iterable[object] = ()
+    if isinstance(value, Tensor):
+        yield value
+    elif dataclasses.is_dataclass(value):
+        parts = (getattr(value, field.name) for field in dataclasses.fields(value))
+    elif isinstance(value, Mapping):
+        parts = value.values()
+    elif isinstance(value, tuple | frozenset):
+        parts = value
+    for part in parts:
+        yield from _tensors(part)
 
 
 def _require_frozen(kind: type) -> None:

@@ -6,13 +6,14 @@ Rules, checked when a PipelineConfig is made:
 * `to` are payload edges, `stream_to` are chunk edges; both may join the same two stages;
 * `wait_for` names stages whose payloads join here, and each of them has this stage in its `to`;
 * a stage is terminal (its output goes to the caller) exactly when it has no edge out, and every stage leads to one;
+* stages of one `process` share a placement group and a number of replicas, and no other stage has the process's name;
 * the default voice is one of the voices, if there are any;
 * hooks of the model's code may only narrow this graph for one request, never widen it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Self
@@ -41,10 +42,20 @@ class StageConfig(BaseModel):
     tp_size: PositiveInt = 1
     replicas: PositiveInt = 1
     placement_group: str = Field(default="", description="Stages with the same name share a pod. Empty: its own.")
+    process: str = Field(
+        default="",
+        pattern=r"^([a-z][a-z0-9_-]*)?$",
+        description="Stages with the same name share a process, and their values. Empty: a process of its own.",
+    )
     max_running: PositiveInt = Field(default=16, description="Requests in one batch at most.")
     max_waiting: PositiveInt = Field(default=64, description="Requests that may wait beside them.")
     max_batch_wait_ms: float = Field(default=0.0, ge=0, description="How long a batch waits to fill.")
     credits: PositiveInt = Field(default=64, description="Chunks of one request that may be under way to it per edge.")
+
+    @property
+    def process_name(self) -> str:
+        """Of the process that its replicas run in."""
+        return self.process or self.name
 
 
 # What a request for a task brings at least, and what it wants; of a chat, that depends on the caller.
@@ -116,6 +127,11 @@ class PipelineConfig(BaseModel):
         return self
 
     @model_validator(mode="after")
+    def _processes_hold(self) -> Self:
+        check_processes(self.stages)
+        return self
+
+    @model_validator(mode="after")
     def _tasks_are_possible(self) -> Self:
         for task in sorted(self.tasks & _NEEDED.keys()):
             takes, makes = _NEEDED[task]
@@ -140,6 +156,38 @@ class PipelineConfig(BaseModel):
 
         visit(self.entry)
         return done
+
+
+def processes_of(stages: Iterable[StageConfig]) -> Mapping[str, Sequence[StageConfig]]:
+    """The stages by their process's name, both in the order of the stages."""
+    processes: dict[str, list[StageConfig]] = {}
+    for stage in stages:
+        processes.setdefault(stage.process_name, []).append(stage)
+    return processes
+
+
+def check_processes(stages: Iterable[StageConfig]) -> None:
+    """Raises ValueError for stages that cannot share the process that they name."""
+    for name, (first, *others) in processes_of(stages).items():
+        for stage in others:
+            both = f"stages '{first.name}' and '{stage.name}'"
+            _require(first.process == stage.process, f"the process '{name}' has the name of a stage outside it")
+            _require(
+                first.placement_group == stage.placement_group,
+                f"{both} share the process '{name}', but not a placement group",
+            )
+            _require(
+                first.replicas == stage.replicas,
+                f"{both} share the process '{name}', but have {first.replicas} and {stage.replicas} replicas",
+            )
+
+
+def replica_names(process: str, stages: Sequence[str]) -> tuple[str, ...]:
+    """The name of each stage's replica in a process: the process's own where it runs one stage only, else NAME.STAGE,
+    which no other has, since stages' names have no dot in them."""
+    if len(stages) == 1:
+        return (process,)
+    return tuple(f"{process}.{stage}" for stage in stages)
 
 
 def load_pipeline(path: Path) -> PipelineConfig:

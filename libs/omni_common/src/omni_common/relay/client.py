@@ -308,8 +308,8 @@ class RelayClient:
                 if self._pushes.any_overdue(now):
                     logger.error("the relay has not ended a push in time")
                     self._line.close()
-            names.ARENA_IN_USE.set(self.slots.in_use)
-            names.ARENA_HELD.set(self.slots.held)
+            names.ARENA_IN_USE.labels(self._who.stage).set(self.slots.in_use)
+            names.ARENA_HELD.labels(self._who.stage).set(self.slots.held)
 
     def _give_back(self, now: float) -> None:
         if now - self._last_want > IDLE and (extent := self.slots.take_back()) is not None:

@@ -150,9 +150,9 @@ TENSOR_COPIES = Counter(
 )
 CHECKSUM_FAILURES = Counter("omni_checksum_failures_total", "Tensors refused: lost, or not what was sent.")
 
-# The arena, as the process that allocates in it sees its own share.
-ARENA_IN_USE = Gauge("omni_arena_in_use_bytes", "Bytes that are leased to tensors.")
-ARENA_HELD = Gauge("omni_arena_held_bytes", "Bytes of the extents that this process holds.")
+# The arena, as the replicas that allocate in it see their own shares.
+ARENA_IN_USE = Gauge("omni_arena_in_use_bytes", "Bytes that are leased to tensors.", ["stage"])
+ARENA_HELD = Gauge("omni_arena_held_bytes", "Bytes of the extents that this replica holds.", ["stage"])
 ARENA_FULL = Counter("omni_arena_full_total", "Tensors that had to wait for room in the arena.")
 ARENA_RECLAIMED = Counter("omni_arena_reclaimed_total", "Slots taken back because their release never came.")
 
