@@ -70,6 +70,12 @@ def up(
         list[str] | None,
         typer.Option(metavar="STAGE,STAGE", help="Stages of one pipeline that share a pod; repeatable."),
     ] = None,
+    together: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="STAGE,STAGE", help="Stages of one pipeline that share a process, and so a pod; repeatable."
+        ),
+    ] = None,
     apart: Annotated[
         bool, typer.Option("--apart", help="Every stage in a pod of its own: all tensors go from relay to relay.")
     ] = False,
@@ -101,6 +107,7 @@ def up(
             port=port,
             replicas=parse_replicas(replicas or []),
             colocate=parse_groups(colocate or []),
+            together=parse_groups(together or []),
             apart=apart,
             coordinators=coordinators,
             device=parse_device(device),

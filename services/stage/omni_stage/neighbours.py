@@ -23,6 +23,7 @@ class Neighbours:
     """All replicas of one process, on its event loop."""
 
     def __init__(self, replicas: int = 1) -> None:
+        self.alone = replicas == 1
         self._by_address: dict[str, Neighbour] = {}
         self._loading = replicas
         self._loaded = anyio.Event()

@@ -25,6 +25,7 @@ from omni_common.transfer import Arrivals, TensorSender
 from omni_stage.coordinators import CoordinatorLinks
 from omni_stage.core.plan import Planner
 from omni_stage.core.request import Hooks
+from omni_stage.devices import Devices, OpenSide, Place, open_side
 from omni_stage.identity import Identity
 from omni_stage.in_place import InPlace
 from omni_stage.incoming import DeliverSession, Reception
@@ -51,7 +52,14 @@ class Replica:
     """Everything that one stage replica owns. `settings` are those of one stage; `neighbours` are the replicas in the
     same process, itself among them."""
 
-    def __init__(self, settings: StageSettings, neighbours: Neighbours, *, clock: Clock = monotonic) -> None:
+    def __init__(
+        self,
+        settings: StageSettings,
+        neighbours: Neighbours,
+        *,
+        clock: Clock = monotonic,
+        open_side: OpenSide = open_side,
+    ) -> None:
         self._settings = settings
         self._neighbours = neighbours
         self._clock = clock
@@ -68,6 +76,8 @@ class Replica:
         self._relay: RelayClient | None = None
         self._arrivals: Arrivals | None = None
         self._pinning = Pinning()
+        self._open_side = open_side
+        self._devices = Devices()
 
     async def run(self, started: Callable[[Health], None]) -> None:
         """Until cancelled. Calls `started` once the model is warm."""
@@ -79,14 +89,16 @@ class Replica:
         async with anyio.create_task_group() as tasks:
             loop = LoopThread()
             tasks.start_soon(loop.run)
-            outfit = Outfit(identity, codec, self._sender(), relay, self._clock, self._neighbours)
+            outfit = Outfit(identity, codec, self._sender(), relay, self._clock, self._neighbours, self._devices)
             peers = self._peers = PeerLinks(outfit, tasks=tasks)
             stage = self._stage = Stage(identity, downstream=peers, clock=self._clock)
             peers.answer_to(stage)
             self._neighbours.join(Neighbour(stage, loop))
             links = self._links = CoordinatorLinks(stage, self._clock)
             self._arrivals = None if relay is None else self._receive(relay, stage, loop)
-            reception = Reception(stage, codec, relay, self._arrivals, loop, self._clock, settings.max_inbound)
+            reception = Reception(
+                stage, codec, relay, self._arrivals, loop, self._clock, settings.max_inbound, self._devices
+            )
             stage_pb2_grpc.add_StageServiceServicer_to_server(
                 StageServicer(partial(DeliverSession, reception)), server.grpc
             )
@@ -100,6 +112,8 @@ class Replica:
                 links.close()
                 peers.close()
                 await self._stop(server)
+                if self._devices.side is not None:
+                    self._devices.side.close()
 
     @property
     def live(self) -> int:
@@ -124,10 +138,12 @@ class Replica:
             await self._peers.finish()
 
     def holds(self) -> Mapping[str, int]:
-        """What is not given back yet: live requests, leases on the arena, and tensors from other pods."""
+        """What is not given back yet: live requests, leases on the arena, tensors that are lent on the device, and such
+        as came from other pods."""
         return {
             "requests": self.live,
             "leases": 0 if self._relay is None else self._relay.slots.leases,
+            "on_device": 0 if self._peers is None else self._peers.on_devices,
             "arrived": 0 if self._relay is None else self._relay.arrived,
         }
 
@@ -171,7 +187,7 @@ class Replica:
             pipeline=self._pipeline,
             stage=self._config,
             model=settings.model,
-            device=settings.device,
+            device=self._device,
             dtype=settings.dtype,
             threads=settings.threads,
             progress=progress,
@@ -189,6 +205,7 @@ class Replica:
             links.announce(Phase.STAGE_PHASE_WARMING_UP)
             await anyio.to_thread.run_sync(program.warm_up, abandon_on_cancel=True)
         await self._pin()
+        await self._reach_devices()
         return program
 
     async def _pin(self) -> None:
@@ -196,6 +213,17 @@ class Replica:
         arena = None if self._relay is None else self._relay.arena
         if arena is not None and self._pinning.is_behind(arena):
             await anyio.to_thread.run_sync(self._pinning.follow, arena, abandon_on_cancel=True)
+
+    @property
+    def _device(self) -> str:
+        return self._settings.device if self._config.gpu or self._neighbours.alone else "cpu"
+
+    async def _reach_devices(self) -> None:
+        """From now on tensors may go to stages of this pod without the host."""
+        settings, relay = self._settings, self._relay
+        if settings.device_ways and settings.arena is not None and relay is not None:
+            place = Place(self._device, settings.arena, relay.source)
+            self._devices.side = await anyio.to_thread.run_sync(self._open_side, place, abandon_on_cancel=True)
 
     async def _tick(self, stage: Stage, links: CoordinatorLinks, program: StageProgram) -> None:
         reported = None

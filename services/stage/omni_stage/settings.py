@@ -38,7 +38,11 @@ class StageSettings(ServiceSettings):
     advertise: str = Field(default="", description="The host under which peers reach it. Default: that of `bind`.")
     coordinators: str = Field(description="host:port of the coordinators, separated by commas; a name may have many.")
     model: Path | None = Field(default=None, description="The folder of the checkpoint.")
-    device: str = Field(default="auto", description="cpu, cuda, cuda:1, or auto: a GPU where the stage wants one.")
+    device: str = Field(
+        default="auto",
+        description="cpu, cuda, cuda:1, or auto: a GPU where the stage wants one. Of several stages, those that want "
+        "none have the CPU.",
+    )
     dtype: str = Field(default="auto", description="float32, bfloat16, or auto: bfloat16 on a GPU, float32 elsewhere.")
     threads: PositiveInt = Field(default=1, description="Threads of one model step on a CPU; more of them spin.")
     arena: Path | None = Field(
@@ -52,6 +56,9 @@ class StageSettings(ServiceSettings):
         default=ByteSize(INLINE_LIMIT),
         le=INLINE_LIMIT,
         description="Larger tensors leave the frames; 0: all of them do.",
+    )
+    device_ways: bool = Field(
+        default=True, description="Let tensors on a GPU go to stages of this pod by CUDA IPC and NCCL, not by the host."
     )
     max_inbound: ByteSize = Field(
         default=ByteSize(512 << 20), description="Bytes of tensors in pieces that one upstream may have under way."

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import Protocol, assert_never
 
 from omni_common.clock import Clock
+from omni_common.deadline import Deadline
 from omni_common.errors import DeadlineExceeded, Internal, OmniError, Overloaded
 from omni_common.request import Envelope, GenerationRequest, Output, RequestKey, StageReport, TerminalResult
 from omni_common.telemetry import names
@@ -103,6 +104,7 @@ class Stage:
         self._keepers: set[Keeper] = set()
         self._tombstones = Tombstones()
         self._on_idle: Callable[[], None] | None = None
+        names.STAGE_LIVE_REQUESTS.labels(identity.stage).set(0)
 
     def open(self, planner: Planner, hooks: Hooks, scheduler: contract.Scheduler) -> None:
         """The model is loaded: from now on requests are admitted."""
@@ -206,6 +208,10 @@ class Stage:
 
     def knows(self, key: RequestKey) -> bool:
         return key in self._live
+
+    def deadline_of(self, key: RequestKey) -> Deadline:
+        """Of a request that is known here."""
+        return Deadline(self._live[key].envelope.deadline, self._clock)
 
     def is_over(self, key: RequestKey) -> bool:
         return key in self._tombstones

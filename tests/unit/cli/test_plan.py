@@ -112,6 +112,54 @@ def test_relays_that_do_not_encrypt_need_no_certificate() -> None:
     assert not [name for name in relay.settings if "TLS" in name]
 
 
+def test_stages_that_are_wished_together_are_one_process_in_one_pod() -> None:
+    made = planned(Wishes(TOY, together=[("read", "think")], replicas={"read": 2, "think": 2}, device="cuda"))
+    names = [p.name for p in of(made, Tier.STAGE)]
+    assert names == ["toy-read-think-0", "toy-read-think-1", "toy-write-0"]
+    both, alone = named(made, "toy-read-think-1"), named(made, "toy-write-0")
+    assert both.settings["OMNI_STAGE_STAGE"] == "read,think"
+    assert both.settings["OMNI_STAGE_REPLICA"] == "toy-read-think-1"
+    assert both.settings["OMNI_STAGE_DEVICE"] == "cuda"
+    assert both.replicas == ("toy-read-think-1.read", "toy-read-think-1.think")
+    assert alone.replicas == ("toy-write-0",)
+    assert pod_of(made, "toy-read-think-1") == "toy-read-think-1"
+    pod = next(pod for pod in made.pods if pod.name == "toy-read-think-1")
+    assert pod.arena == 3 * 64 * MIB
+
+
+def test_stages_that_share_a_pod_anyway_stay_in_it_together() -> None:
+    made = planned(Wishes(TOY, together=[("read", "write")]))
+    assert [pod.name for pod in made.pods] == ["toy-front-0", "toy-think-0"]
+    wished = Wishes(TOY, colocate=[("read", "think", "write")], together=[("read", "think")])
+    assert {pod_of(planned(wished), name) for name in ("toy-read-think-0", "toy-write-0")} == {"toy-read-think-write-0"}
+
+
+def test_a_pipeline_may_declare_what_shares_a_process_and_apart_undoes_it() -> None:
+    stages = [
+        stage.model_copy(update={"process": "ends" if stage.placement_group else ""})
+        for stage in TOY[0].pipeline.stages
+    ]
+    declared = [replace(TOY[0], pipeline=TOY[0].pipeline.model_copy(update={"stages": tuple(stages)}))]
+    assert [p.name for p in of(planned(Wishes(declared)), Tier.STAGE)] == ["toy-ends-0", "toy-think-0"]
+    apart = of(planned(Wishes(declared, apart=True)), Tier.STAGE)
+    assert [p.name for p in apart] == ["toy-read-0", "toy-think-0", "toy-write-0"]
+
+
+@pytest.mark.parametrize(
+    ("wishes", "says"),
+    [
+        (Wishes(TOY, together=[("read", "think")], apart=True), "leave out --together"),
+        (Wishes(TOY, together=[("read", "think")], replicas={"read": 2}), "have 2 and 1 replicas"),
+        (Wishes(TOY, together=[("read", "think")], colocate=[("read", "write")]), "but not a placement group"),
+        (Wishes(TOY, together=[("read", "think"), ("think", "write")]), "'think' is in two --together groups"),
+        (Wishes(served("a", "b"), together=[("a/read", "b/read")]), "--together takes no others"),
+    ],
+)
+def test_stages_that_cannot_be_together_are_refused_with_a_sentence(wishes: Wishes, says: str) -> None:
+    with pytest.raises(CommandError, match=says):
+        shape(wishes)
+
+
 def test_transports_are_set_only_when_they_are_wished() -> None:
     assert "OMNI_RELAY_TRANSPORTS" not in of(planned(Wishes(TOY)), Tier.RELAY)[0].settings
     relay = of(planned(Wishes(TOY, transports=("ucx", "tcp"))), Tier.RELAY)[0]

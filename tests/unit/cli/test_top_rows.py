@@ -65,6 +65,15 @@ def test_a_stage_has_a_row_with_its_requests() -> None:
     assert (found.edges, found.relays, found.silent) == ([], [], [])
 
 
+def test_stages_that_share_a_process_have_a_row_each() -> None:
+    text = STAGE + "".join(f'omni_stage_live_requests{{stage="{name}"}} {n}\n' for n, name in enumerate("ab"))
+    found = rows(*between([], [seen("toy-both-0", text + 'omni_stage_running{stage="b"} 1\n')]))
+    assert [(row.replica, row.live, row.running) for row in found.stages] == [
+        ("toy-both-0.a", 0, 0),
+        ("toy-both-0.b", 1, 1),
+    ]
+
+
 def test_a_stage_that_loads_or_drains_does_not_serve() -> None:
     (row,) = rows(*between([], [seen("toy-a-0", STAGE.replace("omni_serving 1", "omni_serving 0"))])).stages
     assert row.phase == "not serving"

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from omni_common.pipeline import PipelineConfig, StageConfig, load_pipeline
+from omni_common.pipeline import PipelineConfig, StageConfig, load_pipeline, processes_of, replica_names
 from omni_common.request import Modality, Task
 
 TEXT, AUDIO = Modality.TEXT, Modality.AUDIO
@@ -89,6 +89,41 @@ def test_stages_that_only_audio_needs_are_not_visited_for_text() -> None:
 def test_a_graph_that_does_not_hold_is_refused(stages: tuple[StageConfig, ...], why: str) -> None:
     with pytest.raises(ValueError, match=why):
         _pipeline(*stages)
+
+
+def _together(process: str, **fields: Any) -> tuple[StageConfig, ...]:
+    """With `a` and `join` in one process; `fields` are of `a`."""
+    shared = {"a": {"process": process, **fields}, "join": {"process": process}}
+    return tuple(StageConfig.model_validate(s.model_dump() | shared.get(s.name, {})) for s in DIAMOND)
+
+
+def test_stages_may_share_a_process() -> None:
+    processes = processes_of(_pipeline(*_together("middle")).stages)
+    assert {name: [stage.name for stage in stages] for name, stages in processes.items()} == {
+        "entry": ["entry"],
+        "middle": ["a", "join"],
+        "text": ["text"],
+        "voice": ["voice"],
+    }
+    assert _pipeline(*_together("a")).stage("join").process_name == "a"
+
+
+@pytest.mark.parametrize(
+    ("stages", "why"),
+    [
+        (_together("m", placement_group="pod"), "'a' and 'join' share the process 'm', but not a placement group"),
+        (_together("m", replicas=2), "'a' and 'join' share the process 'm', but have 2 and 1 replicas"),
+        (_together("text"), "the process 'text' has the name of a stage outside it"),
+    ],
+)
+def test_stages_that_cannot_share_a_process_are_refused(stages: tuple[StageConfig, ...], why: str) -> None:
+    with pytest.raises(ValueError, match=why):
+        _pipeline(*stages)
+
+
+def test_replicas_of_one_process_have_names_of_their_own() -> None:
+    assert replica_names("echo-say-0", ["say"]) == ("echo-say-0",)
+    assert replica_names("echo-both-0", ["say", "beep"]) == ("echo-both-0.say", "echo-both-0.beep")
 
 
 @pytest.mark.parametrize(

@@ -50,7 +50,7 @@ class Counts:
 
     @property
     def processes(self) -> int:
-        """A relay for each pod, and one gateway."""
+        """At most: a relay for each pod, one gateway, and a process for each stage, though several may share one."""
         return self.stages + self.pods + self.coordinators + 1
 
     @property

@@ -11,7 +11,7 @@ from omni_cli.launcher.folders import Folders, base_folder, run_folders
 from omni_cli.launcher.ground import LEAST_SHARE, MIB, Ground, share_of
 from omni_cli.launcher.logs import printed
 from omni_cli.launcher.network import choose_addresses, require_free
-from omni_cli.launcher.plan import Plan, Served, Tier, Wishes, count, plan
+from omni_cli.launcher.plan import Plan, Served, Wishes, count, plan
 from omni_cli.launcher.preload import preloads
 from omni_cli.launcher.processes import fork_server, open_starters
 from omni_cli.launcher.readiness import Watch
@@ -97,9 +97,9 @@ def _mesh(
     served: Sequence[Served], wishes: Wishes, made: Plan, supervisor: Supervisor, say: Callable[[str], None]
 ) -> Mesh:
     url = _url(wishes)
-    stages = [process.name for process in made.processes if process.tier is Tier.STAGE]
+    replicas = [replica for process in made.processes for replica in process.replicas]
     pipelines = tuple(one.pipeline for one in served)
-    watch = Watch(url, [pipeline.name for pipeline in pipelines], stages, lambda progress: say(str(progress)))
+    watch = Watch(url, [pipeline.name for pipeline in pipelines], replicas, lambda progress: say(str(progress)))
     return Mesh(url, pipelines, made, supervisor, watch)
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 from omni_cli.launcher.ground import SHARE, Counts, Ground, Pod
-from omni_common.pipeline import PipelineConfig, StageConfig
+from omni_common.pipeline import PipelineConfig, StageConfig, processes_of, replica_names
 
 RELAY = "relay"
 """In place of a family: relays are forked from a server of their own."""
@@ -35,6 +35,7 @@ class ProcessSpec:
     """One process: the service to run and its settings, as environment variables.
 
     `family`: whose code it runs. `pipeline`: whose requests it serves, where that is one only. `metrics`: host:port.
+    `replicas`: the names of the stage replicas in it.
     """
 
     name: str
@@ -44,6 +45,7 @@ class ProcessSpec:
     family: str = ""
     pipeline: str = ""
     metrics: str = ""
+    replicas: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +66,7 @@ class Wishes:
     port: int = 8000
     replicas: Mapping[str, int] = field(default_factory=dict)
     colocate: Sequence[Sequence[str]] = ()
+    together: Sequence[Sequence[str]] = ()  # stages that share a process
     apart: bool = False  # every stage in a pod of its own
     coordinators: int = 1
     device: str = "auto"
@@ -175,20 +178,22 @@ def _stages(
     }
     if served.model is not None:
         shared["MODEL"] = str(served.model)
-    for stage in served.pipeline.stages:
-        for replica in range(stage.replicas):
-            pod = pods[_pod_name(served.pipeline, stage, replica)]
-            name = f"{served.pipeline.name}-{stage.name}-{replica}"
+    for process, stages in processes_of(served.pipeline.stages).items():
+        names = [stage.name for stage in stages]
+        for replica in range(stages[0].replicas):
+            pod = pods[_pod_name(served.pipeline, stages[0], replica)]
+            name = f"{served.pipeline.name}-{process}-{replica}"
             settings = shared | {
-                "STAGE": stage.name,
+                "STAGE": ",".join(names),
                 "REPLICA": name,
                 "POD": pod.name,
                 "BIND": f"{pod.host}:0",
-                "DEVICE": wishes.device if stage.gpu else "cpu",
+                "DEVICE": wishes.device if any(stage.gpu for stage in stages) else "cpu",
                 "ARENA": str(pod.folder),
             }
             environment = _prefixed("OMNI_STAGE_", settings) | {"OMP_NUM_THREADS": "1"}
-            yield ProcessSpec(name, "omni_stage", Tier.STAGE, environment, served.family, served.pipeline.name)
+            spec = ProcessSpec(name, "omni_stage", Tier.STAGE, environment, served.family, served.pipeline.name)
+            yield replace(spec, replicas=replica_names(name, names))
 
 
 def _coordinator(index: int, address: str, pipeline_files: Iterable[Path], wishes: Wishes) -> ProcessSpec:

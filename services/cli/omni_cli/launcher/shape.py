@@ -1,4 +1,4 @@
-"""Pure: the pipelines as they are served here, with the user's replicas and colocations.
+"""Pure: the pipelines as they are served here, with the user's replicas, colocations and processes.
 
 A stage is named `STAGE` where only one of the pipelines has one of that name, and `PIPELINE/STAGE` anywhere.
 """
@@ -6,11 +6,11 @@ A stage is named `STAGE` where only one of the pipelines has one of that name, a
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from omni_cli.errors import CommandError
 from omni_cli.launcher.plan import Served, Wishes
-from omni_common.pipeline import PipelineConfig
+from omni_common.pipeline import PipelineConfig, StageConfig, check_processes, processes_of
 
 # A pipeline's name and a stage's.
 Place = tuple[str, str]
@@ -23,42 +23,78 @@ def shape(wishes: Wishes) -> tuple[Served, ...]:
         raise CommandError("A pipeline is served once; for more processes give --replicas.")
     replicas = {_place(name, pipelines): number for name, number in wishes.replicas.items()}
     fits_together(wishes)
-    groups = _groups([[_place(name, pipelines) for name in group] for group in wishes.colocate])
+    groups = _groups("--colocate", [[_place(name, pipelines) for name in group] for group in wishes.colocate])
+    processes = _groups("--together", [[_place(name, pipelines) for name in group] for group in wishes.together])
     if wishes.apart:
-        groups = {(p.name, stage): stage for p in pipelines.values() for stage in p.by_name}
-    return tuple(replace(served, pipeline=_shaped(served.pipeline, replicas, groups)) for served in wishes.served)
+        everywhere = [(p.name, stage) for p in pipelines.values() for stage in p.by_name]
+        groups, processes = {place: place[1] for place in everywhere}, dict.fromkeys(everywhere, "")
+    wished = _Wished(replicas, groups, processes)
+    return tuple(replace(served, pipeline=_shaped(served.pipeline, wished)) for served in wishes.served)
 
 
 def fits_together(wishes: Wishes) -> None:
     """Raises CommandError for wishes that contradict each other."""
     if wishes.apart and wishes.colocate:
         raise CommandError("--apart gives every stage a pod of its own; leave out --colocate.")
+    if wishes.apart and wishes.together:
+        raise CommandError("--apart gives every stage a pod of its own; leave out --together.")
     if wishes.encryption in {"tls", "aead"} and (bare := [name for name in wishes.transports if name != "tcp"]):
         raise CommandError(f"What goes by {' or '.join(bare)} cannot be encrypted; leave out --encryption or take tcp.")
 
 
-def _shaped(pipeline: PipelineConfig, replicas: Mapping[Place, int], groups: Mapping[Place, str]) -> PipelineConfig:
-    stages = tuple(
+@dataclass(frozen=True, slots=True)
+class _Wished:
+    """What is wished of single stages: how many, with whom in a pod, with whom in a process."""
+
+    replicas: Mapping[Place, int]
+    groups: Mapping[Place, str]
+    processes: Mapping[Place, str]
+
+
+def _shaped(pipeline: PipelineConfig, wished: _Wished) -> PipelineConfig:
+    stages = [_stage(pipeline.name, stage, wished) for stage in pipeline.stages]
+    grouped = {name: _group(group, wished, pipeline.name) for name, group in processes_of(stages).items()}
+    placed = tuple(
         stage.model_copy(
-            update={
-                "replicas": replicas.get((pipeline.name, stage.name), stage.replicas),
-                "placement_group": groups.get((pipeline.name, stage.name), stage.placement_group) or stage.name,
-            }
+            update={"placement_group": grouped[stage.process_name] or stage.placement_group or stage.process_name}
         )
-        for stage in pipeline.stages
+        for stage in stages
     )
-    return pipeline.model_copy(update={"stages": stages})
+    try:
+        check_processes(placed)
+    except ValueError as error:
+        raise CommandError(f"Pipeline '{pipeline.name}' cannot be served so: {error}.") from error
+    return pipeline.model_copy(update={"stages": placed})
 
 
-def _groups(colocate: Sequence[Sequence[Place]]) -> dict[Place, str]:
-    """The placement group of every stage that a --colocate names."""
+def _stage(pipeline: str, stage: StageConfig, wished: _Wished) -> StageConfig:
+    place = (pipeline, stage.name)
+    return stage.model_copy(
+        update={
+            "replicas": wished.replicas.get(place, stage.replicas),
+            "placement_group": wished.groups.get(place, stage.placement_group),
+            "process": wished.processes.get(place, stage.process),
+        }
+    )
+
+
+def _group(stages: Sequence[StageConfig], wished: _Wished, pipeline: str) -> str:
+    """The pod of stages that share a process where nobody but --together says it; else empty."""
+    together = any((pipeline, stage.name) in wished.processes for stage in stages)
+    settled = any((pipeline, stage.name) in wished.groups for stage in stages)
+    agreed = len({stage.placement_group or stage.name for stage in stages}) == 1
+    return stages[0].process_name if together and not settled and not agreed else ""
+
+
+def _groups(option: str, wished: Sequence[Sequence[Place]]) -> dict[Place, str]:
+    """The placement group, or the process, of every stage that the option names."""
     groups: dict[Place, str] = {}
-    for group in colocate:
+    for group in wished:
         if len({pipeline for pipeline, _ in group}) > 1:
-            raise CommandError("Only stages of one pipeline send each other tensors; --colocate takes no others.")
+            raise CommandError(f"Only stages of one pipeline send each other tensors; {option} takes no others.")
         for place in group:
             if place in groups:
-                raise CommandError(f"Stage '{place[1]}' is in two --colocate groups; it can share one pod only.")
+                raise CommandError(f"Stage '{place[1]}' is in two {option} groups; it can be in one only.")
             groups[place] = "-".join(stage for _, stage in group)
     return groups
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from omni_cli.top.exposition import Metric, Page
 from omni_common.errors import Reason
+from omni_common.pipeline import replica_names
 from omni_common.telemetry import names
 from omni_common.telemetry.names import Transport, outcome_of
 
@@ -35,7 +36,7 @@ class Snapshot:
 
 @dataclass(frozen=True, slots=True)
 class StageRow:
-    """A replica, and the requests that it has."""
+    """A replica, and the requests that it has; `refused` is all of its process's."""
 
     replica: str
     phase: str
@@ -88,9 +89,9 @@ class Rows:
 def rows(before: Snapshot, now: Snapshot) -> Rows:
     """Rates are those between the two; so are mean times, and where nothing moved, since the processes began."""
     return Rows(
-        stages=[_stage_row(seen.name, seen.page) for seen in now.processes if (seen.page and _is(seen.page, "stage"))],
+        stages=[row for seen, page in _answering(now) if _is(page, "stage") for row in _stage_rows(seen.name, page)],
         edges=_edge_rows(before, now),
-        relays=[_relay_row(seen.name, seen.page) for seen in now.processes if (seen.page and _is(seen.page, "relay"))],
+        relays=[_relay_row(seen.name, page) for seen, page in _answering(now) if _is(page, "relay")],
         silent=[seen.name for seen in now.processes if seen.page is None],
     )
 
@@ -103,13 +104,23 @@ def _phase(page: Page) -> str:
     return "serving" if page.total(names.SERVING) else "not serving"
 
 
-def _stage_row(replica: str, page: Page) -> StageRow:
+def _stage_rows(process: str, page: Page) -> Iterator[StageRow]:
+    """One for each stage of the process."""
+    stages = sorted({labels["stage"] for labels, _ in page.of(names.STAGE_LIVE_REQUESTS)})
+    if len(stages) < 2:
+        yield _stage_row(process, page)
+        return
+    for replica, stage in zip(replica_names(process, stages), stages, strict=True):
+        yield _stage_row(replica, page, stage=stage)
+
+
+def _stage_row(replica: str, page: Page, **labels: str) -> StageRow:
     return StageRow(
         replica,
         _phase(page),
-        live=int(page.total(names.STAGE_LIVE_REQUESTS)),
-        waiting=int(page.total(names.STAGE_WAITING)),
-        running=int(page.total(names.STAGE_RUNNING)),
+        live=int(page.total(names.STAGE_LIVE_REQUESTS, **labels)),
+        waiting=int(page.total(names.STAGE_WAITING, **labels)),
+        running=int(page.total(names.STAGE_RUNNING, **labels)),
         refused=int(page.total(names.CHECKSUM_FAILURES)),
     )
 
