@@ -45,13 +45,17 @@ class EdgeMeter:
 
     def pushed(self, transport: str, length: int, seconds: float) -> None:
         """The relays have moved a tensor; `transport` is theirs."""
+        self.moved(transport, length, seconds, Why.OTHER_POD)
+
+    def moved(self, transport: str, length: int, seconds: float, why: Why) -> None:
+        """A tensor has come to the other end, so many seconds after it was handed over."""
         names.EDGE_TRANSFERS.labels(self.name, transport).inc()
         names.EDGE_BYTES.labels(self.name, transport).inc(length)
         names.EDGE_SECONDS.labels(self.name, transport).observe(seconds)
-        self._choose((self.name, transport, Why.OTHER_POD))
+        self._choose((self.name, transport, why))
 
     def sent_again(self, length: int) -> None:
-        """The relays could not; the bytes follow beside the frames."""
+        """The better way has failed; the bytes follow beside the frames."""
         names.EDGE_RETRIES.labels(self.name, Transport.GRPC).inc()
         self.sent(Sent(Transport.GRPC, length, Why.FALLBACK))
 

@@ -7,12 +7,12 @@ request on this stream behind it; those of other requests go on.
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from omni.common.v1 import request_pb2, tensor_pb2
 from omni.stage.v1 import stage_pb2
 from omni_common.clock import Clock
-from omni_common.errors import Internal, OmniError, Reason, Unsupported
+from omni_common.errors import Internal, OmniError, Reason, StageUnavailable, Unsupported
 from omni_common.payload import PayloadCodec
 from omni_common.request import RequestKey
 from omni_common.rpc import convert
@@ -24,6 +24,8 @@ from omni_common.telemetry import names
 from omni_common.transfer import Arrivals, TensorReceiver
 from omni_common.transfer.receiver import Views
 from omni_stage.core.waiting import Waiting
+from omni_stage.devices import Devices, DeviceSide
+from omni_stage.fetches import Fetches
 from omni_stage.loop import LoopThread
 from omni_stage.stage import Stage
 
@@ -43,6 +45,7 @@ class Reception:
     loop: LoopThread
     clock: Clock
     max_bytes: int
+    devices: Devices = field(default_factory=Devices)
 
 
 class DeliverSession:
@@ -55,8 +58,9 @@ class DeliverSession:
         self._clock = reception.clock
         self._loop = reception.loop
         self._replies: FrameWriter[stage_pb2.DeliverReply] = FrameWriter()
+        self._fetches = None if reception.devices.side is None else self._reach(reception.devices.side)
         self._receiver = TensorReceiver(
-            reception.views, reception.max_bytes, self._released_somewhere, reception.arrivals
+            reception.views, reception.max_bytes, self._released_somewhere, reception.arrivals, self._fetches
         )
         self._waiting: Waiting[Event] = Waiting()
         self._ended = False
@@ -76,6 +80,8 @@ class DeliverSession:
             )
         finally:
             self._ended = True
+            if self._fetches is not None:
+                self._fetches.lose()
             self._leave_if_done()
 
     # As the request's upstream.
@@ -91,6 +97,8 @@ class DeliverSession:
         for event in self._waiting.drop(key):
             self._discard(event)
         self._receiver.drop(key.request_id)
+        if self._fetches is not None:
+            self._fetches.drop(key)
         self._leave_if_done()
 
     # Frames.
@@ -116,6 +124,10 @@ class DeliverSession:
             raise Unsupported(f"Stage '{hello.stage}' speaks contract {theirs}, not {CONTRACT_VERSION}.")
         self._source = hello.stage
         self._same_pod = hello.pod == self._stage.identity.pod
+        if self._fetches is not None and self._same_pod:
+            reach = self._fetches.reach
+            reply = stage_pb2.DeviceReply(device=reach.device, realm=reach.realm, pairs=reach.pairs)
+            self._reply(stage_pb2.DeliverReply(device=reply))
 
     def _blob(self, piece: tensor_pb2.BlobChunk) -> None:
         if self._stage.is_request_over(piece.request_id):
@@ -126,6 +138,8 @@ class DeliverSession:
             self._stage.fail_request(piece.request_id, error)
             return
         if complete:
+            if self._fetches is not None:
+                self._fetches.came_as_blob(piece.blob)
             for key in [key for key in self._waiting.keys if key.request_id == piece.request_id]:
                 self._retry(key)
 
@@ -136,7 +150,9 @@ class DeliverSession:
         if not self._stage.knows(key):
             self._stage.note_late_event()
             self._discard(event)
-        elif key in self._waiting or not self._is_ready(key, event):
+            return
+        self._begin_fetches(key, event)
+        if key in self._waiting or not self._is_ready(key, event):
             own = Event()
             own.CopyFrom(event)  # a part of a frame would keep all of it in memory
             self._waiting.put(key, own)
@@ -150,12 +166,22 @@ class DeliverSession:
 
     def _is_ready(self, key: RequestKey, event: Event) -> bool:
         """Whether its tensors are here. If not, somebody will ask again as each of them comes."""
-        if self._arrivals is None or self._same_pod:
+        if self._same_pod:
+            return self._fetches is None or not self._on_devices(event)
+        if self._arrivals is None:
             return True
         missing = [*self._receiver.missing(event.payload.payload), *self._receiver.missing(event.chunk.payload)]
         for transfer in missing:
             self._arrivals.expect(transfer, key, self._retry)
         return not missing
+
+    def _begin_fetches(self, key: RequestKey, event: Event) -> None:
+        """What is on another stage's device comes while the event waits behind others."""
+        if self._fetches is not None and (refs := self._on_devices(event)):
+            self._fetches.begin(key, refs, self._stage.deadline_of(key))
+
+    def _on_devices(self, event: Event) -> list[tensor_pb2.DataRef]:
+        return [*self._receiver.on_devices(event.payload.payload), *self._receiver.on_devices(event.chunk.payload)]
 
     def _retry(self, key: RequestKey) -> None:
         """A tensor has come that an event of the request waits for."""
@@ -198,6 +224,16 @@ class DeliverSession:
     def _leave_if_done(self) -> None:
         if self._ended and not self._waiting:
             self._stage.disconnect(self)
+
+    def _reach(self, side: DeviceSide) -> Fetches:
+        return Fetches(side, self._loop, reply=self._reply, arrived=self._retry, fail=self._lost)
+
+    def _lost(self, key: RequestKey) -> None:
+        """What the request needs, or looks at, was on the device of a process that is gone."""
+        for event in self._waiting.drop(key):
+            self._discard(event)
+        self._stage.fail(key, StageUnavailable(self._source, "is gone, and what it had lent with it"))
+        self._leave_if_done()
 
     # Releases.
 

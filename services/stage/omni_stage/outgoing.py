@@ -95,11 +95,22 @@ class PeerLinks:
 
     async def finish(self) -> None:
         """Sends what waits in frames and ends the streams: returns when every replica has read all of it, and so looks
-        at whatever was lent to it. The caller holds the deadline."""
+        at whatever was lent to it. What is lent on this process's device dies with it, so that comes back first. The
+        caller holds the deadline."""
+        for link in self._peer_links():
+            await link.all_back()
         self.close()
         while self._links:
             self._ended = anyio.Event()
             await self._ended.wait()
+
+    @property
+    def on_devices(self) -> int:
+        """Tensors that are lent on this process's device."""
+        return sum(link.on_devices for link in self._peer_links())
+
+    def _peer_links(self) -> list[PeerLink]:
+        return [link for link in self._links.values() if isinstance(link, PeerLink)]
 
     def _offer(self, target: str, departure: Departure) -> None:
         left = self._link(departure.envelope, target).offer(departure)

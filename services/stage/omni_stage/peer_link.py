@@ -29,8 +29,10 @@ from omni_common.transfer import Encoded, TensorSender, Way
 from omni_stage.core.lent import Lent
 from omni_stage.core.waiting import Waiting
 from omni_stage.departure import Departure, Sender
+from omni_stage.devices import Devices
 from omni_stage.edges import EdgeMeter
 from omni_stage.identity import Identity
+from omni_stage.loans import Loans
 from omni_stage.neighbours import Neighbours
 from omni_stage.pushes import Pushes
 
@@ -51,6 +53,7 @@ class Outfit:
     relay: RelayClient | None
     clock: Clock
     neighbours: Neighbours = field(default_factory=Neighbours)
+    devices: Devices = field(default_factory=Devices)
 
 
 class PeerLink:
@@ -71,6 +74,7 @@ class PeerLink:
             lambda piece: stage_pb2.DeliverEvent(blob=piece)
         )
         self._frames.put(_hello(outfit.identity))
+        self._loans = Loans(outfit.devices, self._frames, hearer=sender, meter=meter, clock=outfit.clock)
         self._pushes = None
         if outfit.relay is not None:
             self._pushes = Pushes(outfit.relay, binding, self._frames, hearer=sender, meter=meter, clock=outfit.clock)
@@ -96,6 +100,15 @@ class PeerLink:
 
     def close(self) -> None:
         self._frames.close()
+
+    @property
+    def on_devices(self) -> int:
+        """Tensors that are lent on this process's device."""
+        return len(self._loans)
+
+    async def all_back(self) -> None:
+        """Until the replica has done with what was lent on the device, or is gone. The caller holds the deadline."""
+        await self._loans.all_back()
 
     # What the stage sends.
 
@@ -129,8 +142,8 @@ class PeerLink:
         self._sender.delivered(key)
 
     def busy(self, key: RequestKey) -> bool:
-        """Whether something of the request waits for room or is being pushed."""
-        return key in self._waiting or (self._pushes is not None and key in self._pushes)
+        """Whether something of the request waits for room, is being pushed, or may yet be asked for another way."""
+        return key in self._waiting or key in self._loans or (self._pushes is not None and key in self._pushes)
 
     def forget(self, key: RequestKey) -> None:
         self._introduced.discard(key)
@@ -138,7 +151,8 @@ class PeerLink:
     def abandon(self, key: RequestKey) -> None:
         """The request was aborted: what waits for it does not leave, and what it has lent nobody needs any more."""
         self._waiting.drop(key)
-        self._frames.drop(key.request_id)
+        self._loans.unsent(self._frames.drop(key.request_id))
+        self._loans.abandon(key)
         if self._pushes is not None:
             self._pushes.cancel(key)
         self._lose(key)
@@ -157,6 +171,7 @@ class PeerLink:
                 self._way,
                 expires=envelope.deadline,
                 patient=patient,
+                lender=self._loans.lender(envelope.key),
             )
         except NoRoom as full:
             if self._relay is not None:
@@ -166,6 +181,7 @@ class PeerLink:
             self._put(departure, encoded.payload, encoded.blobs)
         except OmniError:
             self._outfit.tensors.release(encoded)
+            self._loans.never_left(encoded.devices)
             raise
         self._note(envelope, encoded)
         return True
@@ -199,6 +215,12 @@ class PeerLink:
                 case "release":
                     for slot in reply.release.slots:
                         self._returned(slot)
+                    self._loans.released(reply.release.transfers)
+                case "device":
+                    self._loans.heard(reply.device)
+                case "fetch":
+                    self._loans.opened(reply.fetch.opened)
+                    self._loans.wanted(reply.fetch.wanted)
                 case "failure":
                     error = convert.error_of(reply.failure.failure)
                     self._sender.fail(convert.parse_key(reply.failure.key), error)
@@ -218,9 +240,14 @@ class PeerLink:
     def _lose_all(self) -> None:
         gone = StageUnavailable(self._target, f"lost its replica {self._binding.replica}")
         introduced, self._introduced = self._introduced, set()
-        under_way = {*self._waiting.keys, *(() if self._pushes is None else self._pushes.keys)}
+        under_way = {
+            *self._waiting.keys,
+            *self._loans.keys,
+            *(() if self._pushes is None else self._pushes.keys),
+        }
         for key in under_way:
             self.abandon(key)
+        self._loans.lose_all()
         self._lose()
         for key in introduced:
             self._sender.fail(key, gone)

@@ -14,6 +14,7 @@ import anyio
 from omni_common.clock import Clock, monotonic
 from omni_common.deadline import Deadline
 from omni_common.lifecycle import Health, Lifecycle
+from omni_stage.devices import OpenSide, open_side
 from omni_stage.neighbours import Neighbours
 from omni_stage.replica import Replica
 from omni_stage.settings import StageSettings
@@ -22,10 +23,10 @@ from omni_stage.settings import StageSettings
 class StageProcess:
     """The service."""
 
-    def __init__(self, settings: StageSettings, *, clock: Clock = monotonic) -> None:
+    def __init__(self, settings: StageSettings, *, clock: Clock = monotonic, open_side: OpenSide = open_side) -> None:
         each = settings.of_each_stage()
         neighbours = Neighbours(len(each))
-        self._replicas = {one.replica: Replica(one, neighbours, clock=clock) for one in each}
+        self._replicas = {one.replica: Replica(one, neighbours, clock=clock, open_side=open_side) for one in each}
 
     async def run(self, started: Lifecycle) -> None:
         """Until cancelled. Health is SERVING, for all of them, once every model is warm."""

@@ -6,7 +6,7 @@ import xxhash
 
 from omni.common.v1.tensor_pb2 import DataRef, DataType
 from omni_common.errors import Internal, LeaseLost
-from omni_common.tensor import DType, Tensor
+from omni_common.tensor import DeviceMemory, DType, Tensor
 
 _DATA_TYPES = {dtype: DataType.Value(f"DATA_TYPE_{dtype.name}") for dtype in DType}
 _DTYPES = {number: dtype for dtype, number in _DATA_TYPES.items()}
@@ -22,7 +22,7 @@ def describe(tensor: Tensor) -> DataRef:
     return DataRef(data_type=_DATA_TYPES[tensor.dtype], shape=tensor.shape, length=tensor.nbytes)
 
 
-def tensor_from(ref: DataRef, data: memoryview) -> Tensor:
+def tensor_from(ref: DataRef, data: memoryview | DeviceMemory) -> Tensor:
     """The tensor that `ref` describes, over `data`.
 
     Raises LeaseLost when there are not `length` bytes, and Internal when `ref` contradicts itself.

@@ -55,7 +55,14 @@ def realm() -> str:
 class Shares:
     """What this process has lent, by number. Thread-safe."""
 
-    def __init__(self) -> None:
+    def __init__(
+        self,
+        make: Callable[[TorchMemory], IpcHandle] | None = None,
+        undo: Callable[[IpcHandle], None] | None = None,
+    ) -> None:
+        """`make` makes handles, or raises CannotShare; `undo` counts down. By default both are CUDA's."""
+        self._make = make or _share
+        self._undo = undo or count_down
         self._lock = threading.Lock()
         self._lent: dict[int, tuple[TorchMemory, IpcHandle]] = {}
 
@@ -65,7 +72,7 @@ class Shares:
 
     def share(self, number: int, memory: TorchMemory) -> IpcHandle:
         """Lends it to one consumer until `release` or `lose`. Raises CannotShare."""
-        handle = _share(memory)
+        handle = self._make(memory)
         with self._lock:
             self._lent[number] = memory, handle
         return handle
@@ -80,7 +87,7 @@ class Shares:
         with self._lock:
             lent = self._lent.pop(number, None)
         if lent is not None:
-            count_down(lent[1])
+            self._undo(lent[1])
         return lent is not None
 
 

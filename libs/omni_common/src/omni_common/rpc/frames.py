@@ -141,11 +141,13 @@ class FrameWriter(Generic[Event]):
         """Queues a blob whose event has left before it; raises as `put` does, and `on_sent` is not called then."""
         self._put(lane, (blob,), None)
 
-    def drop(self, lane: str) -> None:
-        """Forgets what waits in a lane: its request is over."""
+    def drop(self, lane: str) -> Sequence[Event]:
+        """Forgets what waits in a lane, since its request is over: the events that will not leave."""
         self._check_thread()
-        for item in self._lanes.pop(lane, ()):
+        dropped = self._lanes.pop(lane, ())
+        for item in dropped:
             self._forget(item)
+        return [item.event for item in dropped if isinstance(item, _Small)]
 
     def close(self) -> None:
         """Nothing more is put; `run` returns when what waits is sent. Idempotent."""

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from typing import Protocol
 
 from omni.common.v1.payload_pb2 import Payload
-from omni.common.v1.tensor_pb2 import ArenaSlot, BlobChunk, DataRef
+from omni.common.v1.tensor_pb2 import ArenaSlot, BlobChunk, DataRef, DeviceSlot
 from omni_common.arena.reader import Released
 from omni_common.data_ref import checksum, tensor_from
 from omni_common.errors import Internal, LeaseLost, OmniError
@@ -16,6 +16,7 @@ from omni_common.request import RequestKey
 from omni_common.tensor import Tensor
 from omni_common.transfer.arrivals import Arrivals, Transfer, transfer_of
 from omni_common.transfer.blobs import Blobs
+from omni_common.transfer.devices import DeviceTensors
 from omni_common.transfer.refs import refs_in
 
 NOBODY = RequestKey("")
@@ -35,15 +36,22 @@ class TensorReceiver:
     `max_bytes` bounds the blobs that are incomplete or unread; what is over it is refused before memory is claimed,
     and its later pieces are ignored. `released` gets every slot of the pod's own that came, exactly once per
     reference: when its last view is gone, or at once where its payload was refused or discarded (see
-    `arena.reader.Released`). What came from other pods is in `arrivals`, and goes back there.
+    `arena.reader.Released`). What came from other pods is in `arrivals`, and goes back there; what came from devices
+    is in `devices`.
     """
 
     def __init__(
-        self, views: Views | None, max_bytes: int, released: Released, arrivals: Arrivals | None = None
+        self,
+        views: Views | None,
+        max_bytes: int,
+        released: Released,
+        arrivals: Arrivals | None = None,
+        devices: DeviceTensors | None = None,
     ) -> None:
         self._views = views
         self._released = released
         self._arrivals = arrivals
+        self._devices = devices
         self._blobs = Blobs(max_bytes)
 
     @property
@@ -58,6 +66,11 @@ class TensorReceiver:
     def missing(self, payload: Payload) -> list[Transfer]:
         """The transfers that the payload refers to and that have come neither by the relay nor as blobs."""
         return [transfer for transfer in _transfers_in(payload) if not self._has(transfer)]
+
+    def on_devices(self, payload: Payload) -> list[DataRef]:
+        """What the payload refers to on devices and has come neither from there nor as blobs."""
+        refs = [ref for ref in refs_in(payload) if ref.HasField("device")]
+        return [ref for ref in refs if not self._has_from_device(ref.device)]
 
     def decode(self, codec: PayloadCodec, payload: Payload, key: RequestKey = NOBODY) -> object:
         """The value of a payload of that request, whose blobs and arrivals it uses up.
@@ -95,6 +108,9 @@ class TensorReceiver:
     def _has(self, transfer: Transfer) -> bool:
         return self._blobs.has(transfer[1]) or (self._arrivals is not None and self._arrivals.has(transfer))
 
+    def _has_from_device(self, slot: DeviceSlot) -> bool:
+        return self._blobs.has(slot.transfer.number) or (self._devices is not None and self._devices.has(slot))
+
     def _tensor(self, ref: DataRef, key: RequestKey) -> Tensor:
         match ref.WhichOneof("location"):
             case "inline":
@@ -107,6 +123,8 @@ class TensorReceiver:
                 return self._from_blob(ref, ref.blob)
             case "transfer":
                 return self._from_transfer(ref, key)
+            case "device":
+                return self._from_device(ref, key)
         raise Internal("A tensor came without its bytes.")
 
     def _from_transfer(self, ref: DataRef, key: RequestKey) -> Tensor:
@@ -124,6 +142,15 @@ class TensorReceiver:
         except OmniError:
             self._arrivals.released(arrival.slot)
             raise
+
+    def _from_device(self, ref: DataRef, key: RequestKey) -> Tensor:
+        number = ref.device.transfer.number
+        memory = None if self._devices is None else self._devices.take(ref.device)
+        self._blobs.pass_over(number, key.request_id)
+        if memory is None:
+            return self._from_blob(ref, number)
+        self._blobs.take(number)
+        return tensor_from(ref, memory)
 
     def _from_blob(self, ref: DataRef, number: int) -> Tensor:
         blob = self._blobs.take(number)
@@ -147,6 +174,10 @@ class TensorReceiver:
                     self._blobs.take(ref.transfer.number)
                     if self._arrivals is not None:
                         self._arrivals.give_up(transfer_of(ref.transfer))
+                case "device":
+                    self._blobs.take(ref.device.transfer.number)
+                    if self._devices is not None:
+                        self._devices.give_up(ref.device)
 
 
 def _transfers_in(payload: Payload) -> Iterator[Transfer]:

@@ -18,6 +18,7 @@ from omni_common.rpc.frames import Blob
 from omni_common.telemetry import names
 from omni_common.telemetry.names import Transport
 from omni_common.tensor import Tensor
+from omni_common.transfer.devices import Lender
 
 
 class Way(Enum):
@@ -65,13 +66,14 @@ class Pushed:
 @dataclass(frozen=True, slots=True)
 class Encoded:
     """A payload on its way out. `blobs` leave before it; `lent` are the slots that its references name, `pushes` what
-    the relay has to be told of; `sent` is about each tensor that is not in `pushes`."""
+    the relay has to be told of, `devices` the numbers of what was lent on devices; `sent` is about all the others."""
 
     payload: Payload
     blobs: tuple[Blob, ...]
     lent: tuple[ArenaSlot, ...]
     pushes: tuple[Pushed, ...]
     sent: tuple[Sent, ...]
+    devices: tuple[int, ...] = ()
 
 
 class TensorSender:
@@ -107,18 +109,28 @@ class TensorSender:
         *,
         expires: float = FOREVER,
         patient: bool = False,
+        lender: Lender | None = None,
     ) -> Encoded:
         """Raises Internal when the value is not what its type declares, and NoRoom when a tensor has to wait for room
         in the arena; nothing is held then. Who is not `patient` takes a blob instead of NoRoom. `expires` ends the
-        leases in the arena: the request's deadline on the arena's clock."""
-        parcel = _Parcel(self, request_id, way, expires, patient)
+        leases in the arena: the request's deadline on the arena's clock. The `lender` is asked first for what lies on a
+        device."""
+        parcel = _Parcel(self, request_id, way, expires, patient, lender)
         try:
             payload = codec.encode(value, parcel.put)
         except (OmniError, NoRoom):
             self._release(parcel.slots)
+            parcel.take_back()
             raise
         parcel.fill()
-        return Encoded(payload, tuple(parcel.blobs), tuple(parcel.lent), tuple(parcel.pushes), tuple(parcel.sent))
+        return Encoded(
+            payload,
+            tuple(parcel.blobs),
+            tuple(parcel.lent),
+            tuple(parcel.pushes),
+            tuple(parcel.sent),
+            tuple(parcel.devices),
+        )
 
     def media(self, data: bytes | memoryview, request_id: str) -> tuple[DataRef, Blob]:
         """A media file as a blob."""
@@ -126,7 +138,7 @@ class TensorSender:
         return ref, self._blob(ref, memoryview(data), request_id)
 
     def release(self, encoded: Encoded) -> None:
-        """Frees the slots of a payload that was never sent."""
+        """Frees the slots of a payload that was never sent. What was lent on devices its lender takes back."""
         self._release([*encoded.lent, *(pushed.slot for pushed in encoded.pushes)])
 
     def _release(self, slots: Iterable[ArenaSlot]) -> None:
@@ -145,18 +157,28 @@ class _Parcel:
     """One payload's tensors on their way out. Slots are taken first and filled last, so that nothing is copied for a
     payload that has to wait for room."""
 
-    def __init__(self, sender: TensorSender, request_id: str, way: Way, expires: float, patient: bool) -> None:
+    def __init__(
+        self,
+        sender: TensorSender,
+        request_id: str,
+        way: Way,
+        expires: float,
+        patient: bool,
+        lender: Lender | None,
+    ) -> None:
         self._sender = sender
         self._slots = sender._slots if way is not Way.STREAM else None
         self._request_id = request_id
         self._way = way
         self._expires = expires
         self._patient = patient
+        self._lender = lender
         self._copies: list[tuple[memoryview, Tensor]] = []
         self.blobs: list[Blob] = []
         self.lent: list[ArenaSlot] = []
         self.pushes: list[Pushed] = []
         self.sent: list[Sent] = []
+        self.devices: list[int] = []
 
     @property
     def slots(self) -> list[ArenaSlot]:
@@ -168,6 +190,8 @@ class _Parcel:
         if tensor.nbytes <= self._sender._inline_limit:
             ref.inline = bytes(tensor.data)
             self.sent.append(Sent(Transport.INLINE, tensor.nbytes))
+        elif tensor.on_device and self._lender is not None and self._on_its_device(self._lender, tensor, ref):
+            pass
         elif self._slots is None:
             self._as_blob(ref, tensor, Why.NO_RELAY)
         elif self._slots.too_large(tensor.nbytes):
@@ -185,6 +209,19 @@ class _Parcel:
             tensor.copy_to(data)
             if not tensor.on_device:  # else there is no other way
                 names.TENSOR_COPIES.labels("not_in_place").inc()
+
+    def take_back(self) -> None:
+        for number in self.devices:
+            assert self._lender is not None, "it lent them"  # noqa: S101
+            self._lender.take_back(number)
+
+    def _on_its_device(self, lender: Lender, tensor: Tensor, ref: DataRef) -> bool:
+        number = next(self._sender._numbers)
+        if not lender.lend(tensor, number, ref):
+            return False
+        ref.device.transfer.source, ref.device.transfer.number = self._sender._source, number
+        self.devices.append(number)
+        return True
 
     def _place(self, slots: Slots, tensor: Tensor) -> ArenaSlot | None:
         slot = None if tensor.on_device else slots.made_in_place(tensor)
