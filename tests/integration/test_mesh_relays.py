@@ -11,7 +11,7 @@ import anyio
 import pytest
 from prometheus_client import REGISTRY
 from tests.integration.mesh import Layout, Mesh, mesh, say
-from tests.integration.test_mesh import answer, ask, ended
+from tests.integration.mesh_requests import answer, ask, ended
 
 from omni_common.errors import OmniError
 from omni_common.request import Media, Modality

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import importlib
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from mmap import PAGESIZE, mmap
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
@@ -20,19 +20,25 @@ _USED = re.compile(r'^omni_edge_transfers_total{edge="([^"]+)",transport="([^"]+
 
 @dataclass(frozen=True, slots=True)
 class Hop:
-    """`transport` is the only one that any edge may use; None: as `omni up` has it by itself."""
+    """`transport` is the only one that any edge may use; None: as `omni up` has it by itself. `share`: what all stages
+    share, or nothing."""
 
     name: str
     transport: Transport | None = None
-    apart: bool = True
+    share: Literal["", "pod", "process"] = ""
     wishes: Mapping[str, Any] = field(default_factory=dict)
     carrier: str = ""
 
     def wishes_for(self, pipeline: PipelineConfig) -> Mapping[str, Any]:
         if self.transport is None:
             return {}
-        together: Sequence[Sequence[str]] = () if self.apart else ([stage.name for stage in pipeline.stages],)
-        return {"apart": self.apart, "colocate": together, **self.wishes}
+        everything = ([stage.name for stage in pipeline.stages],)
+        placed: Mapping[str, Mapping[str, Any]] = {
+            "": {"apart": True},
+            "pod": {"colocate": everything},
+            "process": {"together": everything},
+        }
+        return {**placed[self.share], **self.wishes}
 
     @property
     def missing(self) -> str | None:
@@ -54,7 +60,8 @@ class Hop:
 
 HOPS = (
     Hop("ordinary"),
-    Hop("arena", Transport.ARENA, apart=False),
+    Hop("object", Transport.OBJECT, share="process"),
+    Hop("arena", Transport.ARENA, share="pod"),
     Hop("tcp", Transport.TCP, wishes={"transports": ("tcp",)}),
     Hop("tls", Transport.TLS, wishes={"encryption": "tls"}),
     Hop("aead", Transport.AEAD, wishes={"encryption": "aead"}),

@@ -33,7 +33,12 @@ class NoSpace:
 
 @dataclass(frozen=True, slots=True)
 class StageContext:
-    """All that a stage's factory may use."""
+    """All that a stage's factory may use.
+
+    The payloads that the stage is given afterwards are read-only, with the tensors in them: they may lie in memory
+    that others look at, or be the very values that another stage of this process has made and uses still. For the same
+    reason what it hands over must not change any more.
+    """
 
     pipeline: PipelineConfig
     stage: StageConfig
