@@ -131,6 +131,19 @@ def test_who_waits_while_nothing_comes_free_goes_another_way() -> None:
     assert reasons(sending) == {3: Reason.OVERLOADED}
 
 
+def test_nothing_stands_still_while_a_transfer_is_under_way_however_slowly() -> None:
+    sending = opened(HOME)
+    sending.submit(1, A, HOME.size - 64, deadline=FOREVER, now=0.0)
+    sending.submit(2, B, HOME.size - 64, deadline=FOREVER, now=0.0)
+    number = piece_number(sending)
+    for turn in range(1, 20):
+        sending.expire(turn * STANDSTILL)
+    assert reasons(sending) == {}
+    sending.answered(number, None, 20 * STANDSTILL)
+    sending.expire(21 * STANDSTILL)
+    assert reasons(sending) == {1: None, 2: Reason.OVERLOADED}
+
+
 def piece_number(sending: Sending) -> int:
     """Of the next transfer, all of whose pieces are sent."""
     first = piece(sending)

@@ -20,8 +20,8 @@ from omni_relay.core.allotment import Allotment, Place
 from omni_relay.core.misbehaviour import Misbehaved
 from omni_relay.core.turns import PIECE, Turns
 
-# Seconds for which nothing may come free while somebody waits. Then its transfer goes another way: pods whose stages
-# hold space of each other's arenas would wait in a circle.
+# Seconds for which nothing may be under way or come free while somebody waits. Then its transfer goes another way:
+# pods whose stages hold space of each other's arenas would wait in a circle.
 STANDSTILL = 1.0
 
 
@@ -144,6 +144,8 @@ class Sending:
         late = [name for name, push in self._pushes.items() if not push.over and push.deadline <= now]
         for name in late:
             self._give_up(name, DeadlineExceeded())
+        if self.unanswered:
+            self._moved = now  # slowly, perhaps; what is under way will be freed
         if now - self._moved >= STANDSTILL:
             stuck = [name for name in list(self._allotment.waiting) if now - self._pushes[name].submitted >= STANDSTILL]
             for name in stuck:
