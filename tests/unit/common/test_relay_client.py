@@ -17,7 +17,7 @@ from omni_common.arena.extents import render_extent
 from omni_common.deadline import Deadline
 from omni_common.errors import DataCorrupted, LeaseLost, Reason
 from omni_common.relay import CannotConnect, NoRoom, PushResult, RelayClient
-from omni_common.relay.client import IDLE, OVERDUE
+from omni_common.relay.client import IDLE, OVERDUE, PROMPT
 from omni_common.rpc import convert
 from omni_common.rpc.contract import CONTRACT_VERSION
 from omni_common.testing.clock import ManualClock
@@ -221,6 +221,19 @@ async def test_idle_extents_go_back_but_the_last(peer: RelayPeer) -> None:
         assert (await line.next()).give_back.index == 1
         assert [extent.index for extent in client.slots.extents] == [0]
         assert client.slots.release(kept)
+
+
+async def test_all_that_is_empty_goes_back_while_a_want_takes_long(peer: RelayPeer) -> None:
+    """Or what is waited for would never come: it may have to be made of that."""
+    clock = ManualClock(1000.0)
+    async with connected(peer, clock=clock) as (client, line):
+        await with_space(peer, client, line)
+        client.want(2 * EXTENT)
+        assert (await line.next()).want.size == 2 * EXTENT
+        clock.advance(PROMPT + 0.1)
+        client.want(2 * EXTENT)
+        assert (await line.next()).give_back.index == 0
+        assert client.slots.extents == ()
 
 
 # Pushes.

@@ -36,8 +36,7 @@ class ArenaWriter:
         self._tables = tables
         self._clock = clock
         self._granted: dict[int, Granted] = {}
-        self._leases: dict[tuple[int, int], Lease] = {}  # by epoch and generation
-        self._placed: dict[int, Lease] = {}  # made in place, by the offset of their bytes
+        self._leases: dict[int, Lease] = {}  # by the offset of their bytes
         self._requests: dict[RequestKey, set[Lease]] = {}
         self._wiped: deque[Lease] = deque()  # in the order of their wiping
         self._dropped: deque[Lease] = deque()  # whose last own view died; filled by finalizers
@@ -95,11 +94,12 @@ class ArenaWriter:
             self._free_if_done(lease)
         granted.leave_if_done()
 
-    def take_back(self) -> Extent | None:
-        """An extent without leases that is no longer this writer's and may go back to the relay; never the last."""
+    def take_back(self, *, last: bool = False) -> Extent | None:
+        """An extent without leases that is no longer this writer's and may go back to the relay; the only one that it
+        has if `last`."""
         self._notice_dropped()
         empty = [granted for granted in self._granted.values() if not granted.leases]
-        if not empty or len(self._granted) == 1:
+        if not empty or (len(self._granted) == 1 and not last):
             return None
         extent = empty[-1].extent
         self.revoke(extent.index)
@@ -121,8 +121,7 @@ class ArenaWriter:
         lease = self._lease(length, key, expires)
         if lease is None:
             return None
-        offset = lease.slot.offset
-        return self._send(lease), self._arena.view[offset : offset + length]
+        return self._send(lease), self._arena.view[lease.offset : lease.offset + length]
 
     def allocate(self, length: int, key: RequestKey | None, expires: float) -> memoryview | None:
         """Bytes of a new slot to be written in place; a tensor made on them is sent without a copy (`slot_of`). The
@@ -132,14 +131,16 @@ class ArenaWriter:
         if lease is None:
             return None
         lease.mine = True
-        self._placed[lease.slot.offset] = lease
-        return self._arena.memory.window(lease.slot.offset, length, self._dropped.append, lease)
+        window = self._arena.memory.window()
+        window.then(self._dropped.append, lease)
+        return window.part(lease.offset, length)
 
     def slot_of(self, tensor: Tensor) -> ArenaSlot | None:
         """One more reference, which one `release` ends, to the slot that the tensor was made in; from now on nobody
         writes to it. None for tensors that lie elsewhere, or whose lease is over."""
-        lease = self._placed.get(address_of(tensor.data) - self._arena.memory.address)
-        if lease is None or lease.length != tensor.nbytes or not lease.lendable:
+        data = tensor.data
+        lease = self._leases.get(address_of(data) - self._arena.memory.address)
+        if lease is None or not lease.mine or lease.length != data.nbytes or not lease.lendable:
             return None
         return self._send(lease)
 
@@ -172,14 +173,14 @@ class ArenaWriter:
 
     def _end_use(self, slot: ArenaSlot, *, lost: bool) -> bool:
         self._notice_dropped()  # first: after the last use this very lease might be freed by it
-        lease = self._leases.get((slot.epoch, slot.generation))
-        if lease is None or (lease.slot.extent, lease.slot.offset) != (slot.extent, slot.offset) or not lease.uses:
+        lease = self._leases.get(slot.offset)
+        if lease is None or not lease.uses or lease.slot != slot:
             return False
         lease.uses -= 1
         lease.lost = lease.lost or lost
         if not lease.uses:
             self._wipe_head(lease)
-        self._free_if_done(lease)
+            self._free_if_done(lease)
         return True
 
     def _lease(self, length: int, key: RequestKey | None, expires: float) -> Lease | None:
@@ -196,23 +197,23 @@ class ArenaWriter:
         granted.leases += 1
         extent = granted.extent
         slot = ArenaSlot(extent=extent.index, epoch=extent.epoch, offset=offset, generation=granted.generation)
-        lease = self._leases[extent.epoch, granted.generation] = Lease(granted, slot, length, key, expires)
+        lease = self._leases[offset] = Lease(granted, slot, offset, length, key, expires)
         if key is not None:
             self._requests.setdefault(key, set()).add(lease)
         self._soonest = min(self._soonest, expires)
-        self._in_use += slot_size(length)
+        self._in_use += lease.size
         return lease
 
     def _send(self, lease: Lease) -> ArenaSlot:
         if not lease.uses:
             slot = lease.slot
             head = SlotHead(slot.epoch, slot.generation, lease.length, lease.expires)
-            self._arena.view[lease.start : slot.offset] = head.pack()
+            self._arena.view[lease.start : lease.offset] = head.pack()
         lease.uses += 1
         return lease.slot
 
     def _wipe_head(self, lease: Lease) -> None:
-        self._arena.view[lease.start : lease.slot.offset] = SlotHead.WIPED
+        self._arena.view[lease.start : lease.offset] = SlotHead.WIPED
 
     def _wipe(self, lease: Lease, now: float) -> None:
         if lease.lendable:
@@ -233,7 +234,6 @@ class ArenaWriter:
         while self._dropped:
             lease = self._dropped.popleft()
             lease.mine = False
-            self._placed.pop(lease.slot.offset, None)
             self._free_if_done(lease)
 
     def _free_if_done(self, lease: Lease) -> None:
@@ -247,7 +247,7 @@ class ArenaWriter:
     def _free_unheld(self, over: Iterable[Lease], held: Held) -> int:
         freed = 0
         for lease in over:
-            if lease.mine or held.views(lease.start, lease.end):
+            if lease.mine or held.views(lease.start, lease.start + lease.size):
                 self._wiped.append(lease)  # another look next time
             else:
                 self._free(lease)
@@ -255,16 +255,16 @@ class ArenaWriter:
         return freed
 
     def _is_leased(self, lease: Lease) -> bool:
-        return self._leases.get((lease.slot.epoch, lease.slot.generation)) is lease
+        return self._leases.get(lease.offset) is lease
 
     def _free(self, lease: Lease) -> None:
-        granted = lease.granted
-        del self._leases[lease.slot.epoch, lease.slot.generation]
+        granted, size = lease.granted, lease.size
+        del self._leases[lease.offset]
         if lease.key is not None and (of_request := self._requests.get(lease.key)) is not None:
             of_request.discard(lease)
             if not of_request:
                 del self._requests[lease.key]
-        self._in_use -= slot_size(lease.length)
+        self._in_use -= size
         granted.leases -= 1
-        granted.space.give(lease.start, slot_size(lease.length))
+        granted.space.give(lease.start, size)
         granted.leave_if_done()

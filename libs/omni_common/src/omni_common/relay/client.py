@@ -44,6 +44,10 @@ UPKEEP = 0.25
 # Seconds without a want for space after which empty extents go back, one by one: a burst's next wave finds them here.
 IDLE = 5.0
 
+# Seconds after which a want has taken long. Then all that is empty goes back: the relay may need its bytes for the
+# extent that is waited for, and whoever waits wants again and again, so that nothing here is idle.
+PROMPT = 1.0
+
 # Seconds beyond its deadline after which a push that has not ended says that the relay hangs.
 OVERDUE = 5.0
 
@@ -69,7 +73,7 @@ class RelayClient:
         self._pushes = PushesUnderWay()
         self._arrived: dict[tuple[int, int], ArenaSlot] = {}
         self._wants = Wants()
-        self._last_want = clock()
+        self._last_want = self._asked_at = clock()
         self._on_arrival: Arrival | None = None
         self._on_room: list[Callable[[], None]] = []
 
@@ -276,6 +280,7 @@ class RelayClient:
 
     def _ask(self) -> None:
         if self._line is not None and (size := self._wants.next()) is not None:
+            self._asked_at = self._clock()
             self._send(pod_pb2.StageMessage(want=pod_pb2.WantExtent(size=size)))
 
     def _push_ended(self, message: pod_pb2.PushEnded) -> None:
@@ -312,8 +317,13 @@ class RelayClient:
             names.ARENA_HELD.labels(self._who.stage).set(self.slots.held)
 
     def _give_back(self, now: float) -> None:
-        if now - self._last_want > IDLE and (extent := self.slots.take_back()) is not None:
+        waits = self._wants.asked and now - self._asked_at > PROMPT
+        if not waits and now - self._last_want <= IDLE:
+            return
+        while (extent := self.slots.take_back(last=waits)) is not None:
             self._send(pod_pb2.StageMessage(give_back=pod_pb2.ReturnExtent(index=extent.index)))
+            if not waits:
+                return
 
     def _tell_of_room(self) -> None:
         for callback in self._on_room:

@@ -110,10 +110,10 @@ class Slots:
         with self._lock:
             self._writer.revoke(index)
 
-    def take_back(self) -> Extent | None:
-        """An idle extent, no longer ours."""
+    def take_back(self, *, last: bool = False) -> Extent | None:
+        """An idle extent, no longer ours; the only one if `last`."""
         with self._lock:
-            return self._writer.take_back()
+            return self._writer.take_back(last=last)
 
     def reclaim(self, now: float) -> int:
         with self._lock:

@@ -10,6 +10,11 @@ class Wants:
         self._wanted = 0
         self._asked = 0
 
+    @property
+    def asked(self) -> bool:
+        """The relay has been asked and has not answered."""
+        return self._asked > 0
+
     def want(self, size: int) -> None:
         self._wanted = max(self._wanted, size)
 
