@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import threading
@@ -12,17 +13,35 @@ import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, Protocol
 
 from omni_common.testing.mail import PATIENCE
 
 _SAMPLE = re.compile(r"^(omni_relay_\w+(?:{[^}]*})?) (\S+)$", re.M)
 
 
+class Process(Protocol):
+    """What is asked of a process, however it was started."""
+
+    @property
+    def pid(self) -> int: ...
+
+    @property
+    def stderr(self) -> IO[str] | None: ...
+
+    def send_signal(self, number: signal.Signals, /) -> None: ...
+
+    def kill(self) -> None: ...
+
+    def terminate(self) -> None: ...
+
+    def wait(self, timeout: float | None = None) -> int: ...
+
+
 class RelayProcess:
     """`log` is what it has written so far."""
 
-    def __init__(self, process: subprocess.Popen[str]) -> None:
+    def __init__(self, process: Process) -> None:
         self.process = process
         self.log: list[dict[str, Any]] = []
         self._changed = threading.Condition()
@@ -55,6 +74,9 @@ class RelayProcess:
     def open_files(self) -> int:
         return len(os.listdir(f"/proc/{self.pid}/fd"))
 
+    def threads(self) -> int:
+        return len(os.listdir(f"/proc/{self.pid}/task"))
+
     def memory(self) -> int:
         """Bytes of its own, without the arena."""
         status = Path(f"/proc/{self.pid}/status").read_text()
@@ -65,10 +87,11 @@ class RelayProcess:
 
     def _read(self) -> None:
         assert self.process.stderr is not None
-        for line in self.process.stderr:
-            with self._changed:
-                self.log.append(json.loads(line) if line.startswith("{") else {"msg": line})
-                self._changed.notify_all()
+        with self.process.stderr as lines:
+            for line in lines:
+                with self._changed:
+                    self.log.append(json.loads(line) if line.startswith("{") else {"msg": line})
+                    self._changed.notify_all()
 
 
 @contextmanager
