@@ -29,6 +29,7 @@ from omni_common.rpc.server import open_server
 from omni_common.rpc.session import exchange
 from omni_common.tensor import Tensor
 from omni_common.transfer import TensorSender
+from omni_stage.devices import Devices, DeviceSide
 from omni_stage.identity import Identity
 from omni_stage.outgoing import PeerLinks
 from omni_stage.peer_link import Outfit
@@ -45,7 +46,15 @@ class Parcel:
     note: str = ""
 
 
-CODEC = PayloadCodec([Parcel])
+@dataclass(frozen=True)
+class Two:
+    """As `Parcel`."""
+
+    first: Tensor
+    second: Tensor
+
+
+CODEC = PayloadCodec([Parcel, Two])
 BYTES = noise(30_000)
 LARGE = Parcel(octets(BYTES))
 SMALL = Parcel(octets(b"x"))
@@ -101,6 +110,9 @@ class NextReplica(stage_pb2_grpc.StageServiceServicer):
         """A round trip: when it is heard, all that was said before it has been."""
         credit = stage_pb2.CreditReply(key=convert.render_key(key), chunks=1)
         self._replies.put(stage_pb2.DeliverReply(credit=credit))
+
+    def say(self, reply: stage_pb2.DeliverReply) -> None:
+        self._replies.put(reply)
 
     def leave(self) -> None:
         self._replies.close()
@@ -161,7 +173,9 @@ class Way:
 
 
 @asynccontextmanager
-async def way_out(folder: Path, *, pod: str = ELSEWHERE, inline_limit: int = 1000) -> AsyncIterator[Way]:
+async def way_out(
+    folder: Path, *, pod: str = ELSEWHERE, inline_limit: int = 1000, side: DeviceSide | None = None
+) -> AsyncIterator[Way]:
     """From a stage in POD to a replica in `pod`."""
     peer, replica, heard = RelayPeer(folder), NextReplica(), Heard()
     server = await open_server("127.0.0.1:0", services=[])
@@ -171,7 +185,8 @@ async def way_out(folder: Path, *, pod: str = ELSEWHERE, inline_limit: int = 100
         async with connected(peer) as (client, line), anyio.create_task_group() as tasks:
             identity = Identity("pipeline", "here", "here-0", POD, "node", "here.invalid:1", 8, client.address)
             tensors = TensorSender(client.slots, client.source, inline_limit=inline_limit)
-            links = PeerLinks(Outfit(identity, CODEC, tensors, client, monotonic), tasks=tasks)
+            outfit = Outfit(identity, CODEC, tensors, client, monotonic, devices=Devices(side))
+            links = PeerLinks(outfit, tasks=tasks)
             links.answer_to(heard)
             binding = Binding("next-0", f"127.0.0.1:{server.port}", pod, "relay.invalid:2")
             yield Way(links, heard, client, peer, line, replica, binding)

@@ -56,7 +56,7 @@ async def test_a_blob_lets_the_event_go_on_where_the_push_has_failed(tmp_path: P
     async with way_in(tmp_path) as way:
         [pushed] = way.send("first", LARGE)
         way.send("first", SMALL)
-        way.blob("first", pushed, CHECKSUM)
+        way.blob("first", pushed.number, CHECKSUM)
         assert await given(way, 3) == [("first", "begins"), ("first", "large"), ("first", "small")]
         way.arrive("first", pushed)
         await way.returned.next()
@@ -66,7 +66,7 @@ async def test_a_blob_lets_the_event_go_on_where_the_push_has_failed(tmp_path: P
 async def test_a_blob_that_is_not_what_was_sent_fails_its_request(tmp_path: Path) -> None:
     async with way_in(tmp_path) as way:
         [pushed] = way.send("first", LARGE)
-        way.blob("first", pushed, CHECKSUM ^ 1)
+        way.blob("first", pushed.number, CHECKSUM ^ 1)
         request, error = await way.owner.failures.next()
         assert (request, error.reason) == ("first", Reason.LEASE_LOST)
 

@@ -14,6 +14,7 @@ from tests.unit.common.arena_refs import Pod, noise, octets
 from tests.unit.common.relay_peer import Letters
 
 from omni.common.v1 import request_pb2
+from omni.common.v1.payload_pb2 import Payload
 from omni.common.v1.tensor_pb2 import ArenaSlot, BlobChunk, TransferId
 from omni.relay.v1 import pod_pb2
 from omni.stage.v1 import stage_pb2
@@ -34,9 +35,10 @@ from omni_common.request import (
 from omni_common.rpc import convert
 from omni_common.rpc.contract import CONTRACT_VERSION
 from omni_common.tensor import Tensor
-from omni_common.transfer import Arrivals, Pushed, TensorSender, Way
+from omni_common.transfer import Arrivals, Lender, Pushed, TensorSender, Way
 from omni_stage.core.plan import Planner
 from omni_stage.core.request import Hooks
+from omni_stage.devices import Devices, DeviceSide
 from omni_stage.identity import Identity
 from omni_stage.incoming import DeliverSession, Reception
 from omni_stage.loop import LoopThread
@@ -64,9 +66,12 @@ LARGE, SMALL = Parcel(octets(BYTES)), Parcel(octets(b"x"))
 
 
 class Recorder:
-    """A scheduler that notes what it is given and makes nothing of it. Tensors are noted by their bytes, not kept."""
+    """A scheduler that notes what it is given and makes nothing of it. Tensors are noted by their bytes, and kept only
+    with `keep`."""
 
     def __init__(self) -> None:
+        self.keep = False
+        self.kept: list[Tensor] = []
         self.items: Letters[tuple[str, str]] = Letters()
         self._outbox: Outbox | None = None
 
@@ -80,6 +85,8 @@ class Recorder:
             case NewRequest(key):
                 self.items.put((key.request_id, "begins"))
             case Chunk(key, _, Parcel(tensor)):
+                if self.keep:
+                    self.kept.append(tensor)
                 self.items.put((key.request_id, "large" if bytes(tensor.data) == BYTES else "small"))
             case Done(key):
                 self.items.put((key.request_id, "done"))
@@ -149,7 +156,7 @@ class Stream:
 class WayIn:
     """The session and all around it."""
 
-    def __init__(self, folder: Path, loop: LoopThread) -> None:
+    def __init__(self, folder: Path, loop: LoopThread, side: DeviceSide | None) -> None:
         (folder / "here").mkdir()
         (folder / "there").mkdir()
         here, there = Pod(folder / "here"), Pod(folder / "there")
@@ -165,7 +172,7 @@ class WayIn:
         )
         self.stage.connect(self.arrivals)
         self.reader = here.reader()
-        reception = Reception(self.stage, CODEC, self.reader, self.arrivals, loop, monotonic, 1 << 20)
+        reception = Reception(self.stage, CODEC, self.reader, self.arrivals, loop, monotonic, 1 << 20, Devices(side))
         self.session = DeliverSession(reception)
         self._arrived = Slots(here.arena, here.writer(here.grant()))
         self._sender = TensorSender(Slots(there.arena, there.writer(there.grant())), SOURCE, inline_limit=100)
@@ -174,21 +181,29 @@ class WayIn:
     def send(self, request: str, parcel: Parcel) -> tuple[Pushed, ...]:
         """One chunk of the request; its first one introduces it."""
         encoded = self._sender.encode(CODEC, parcel, request, Way.RELAYS)
-        index = next(self._indices.setdefault(request, count()))
-        chunk = stage_pb2.ChunkEvent(index=index, payload=encoded.payload)
-        self._event(stage_pb2.DeliverEvent(key=_key(request), chunk=chunk, envelope=self._envelope(request)))
+        self.chunk(request, encoded.payload)
         return encoded.pushes
+
+    def lend(self, request: str, parcel: Parcel, lender: Lender) -> int:
+        """As `send`, of a tensor that stays on its device; its number."""
+        encoded = self._sender.encode(CODEC, parcel, request, Way.POD, lender=lender)
+        self.chunk(request, encoded.payload)
+        [number] = encoded.devices
+        return number
+
+    def chunk(self, request: str, payload: Payload) -> None:
+        index = next(self._indices.setdefault(request, count()))
+        chunk = stage_pb2.ChunkEvent(index=index, payload=payload)
+        self._event(stage_pb2.DeliverEvent(key=_key(request), chunk=chunk, envelope=self._envelope(request)))
 
     def end(self, request: str, chunks: int) -> None:
         self._event(stage_pb2.DeliverEvent(key=_key(request), done=stage_pb2.DoneEvent(chunks=chunks)))
 
-    def blob(self, request: str, pushed: Pushed, checksum: int) -> None:
+    def blob(self, request: str, number: int, checksum: int) -> None:
         """In place of a push that failed."""
         self._event(
             stage_pb2.DeliverEvent(
-                blob=BlobChunk(
-                    blob=pushed.number, request_id=request, total_length=len(BYTES), data=BYTES, checksum=checksum
-                )
+                blob=BlobChunk(blob=number, request_id=request, total_length=len(BYTES), data=BYTES, checksum=checksum)
             )
         )
 
@@ -202,8 +217,8 @@ class WayIn:
     def hang_up(self) -> None:
         self.stream.frames.put(None)
 
-    def say_hello(self) -> None:
-        hello = stage_pb2.DeliverHello(stage="before", pod="pod-1", contract_version=CONTRACT_VERSION)
+    def say_hello(self, pod: str) -> None:
+        hello = stage_pb2.DeliverHello(stage="before", pod=pod, contract_version=CONTRACT_VERSION)
         self._event(stage_pb2.DeliverEvent(hello=hello))
 
     def _event(self, event: stage_pb2.DeliverEvent) -> None:
@@ -229,10 +244,10 @@ class WayIn:
 
 
 @asynccontextmanager
-async def way_in(folder: Path) -> AsyncIterator[WayIn]:
+async def way_in(folder: Path, *, side: DeviceSide | None = None, pod: str = "pod-1") -> AsyncIterator[WayIn]:
     loop = LoopThread()
-    way = WayIn(folder, loop)
-    way.say_hello()
+    way = WayIn(folder, loop, side)
+    way.say_hello(pod)
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(loop.run)
         tasks.start_soon(way.session.run, way.stream)
