@@ -81,7 +81,7 @@ class Sink(Protocol):
 
     def send(self, kind: Kind, body: Body = b"", *, number: int = 0, offset: int = 0, more: bool = False) -> None:
         """The whole record is in the kernel's hands when this returns. `more` says that another one follows at once,
-        with which it may travel.
+        with which it may travel: until then it may wait here.
 
         Raises ChannelLost, after which the sink is of no more use, and ValueError for a body that is too long. The
         bytes of a LANDED are not sent, only checksummed.

@@ -74,12 +74,18 @@ def read_whole(receive: Callable[[memoryview], int], into: memoryview, timeout: 
 
     Raises ChannelLost when the peer closes, or sends nothing for `timeout`, or too little for much longer.
     """
+    read_some(receive, into, len(into), timeout)
+
+
+def read_some(receive: Callable[[memoryview], int], into: memoryview, least: int, timeout: float) -> int:
+    """As `read_whole`, and is content with the first `least` bytes of `into`. Says how many it has read."""
     until = 0.0
+    got = 0
     try:
-        while got := receive(into):
-            if got == len(into):
-                return
-            into = into[got:]
+        while more := receive(into[got:]):
+            got += more
+            if got >= least:
+                return got
             until = until or monotonic() + PATIENCE * timeout
             if monotonic() > until:
                 raise ChannelLost("The peer sends too slowly for a record to end.")
