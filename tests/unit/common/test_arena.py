@@ -14,6 +14,7 @@ from omni.common.v1.tensor_pb2 import ArenaSlot, DataRef
 from omni_common.arena import ArenaReader, ArenaWriter, Extent
 from omni_common.arena.holds import ENTRIES, SETTLE
 from omni_common.arena.layout import EXTENTS, MAX_EXTENTS, ArenaHead, SlotHead, slot_size
+from omni_common.arena.reader import LOOK
 from omni_common.errors import Internal, LeaseLost
 from omni_common.request import RequestKey
 from omni_common.testing.clock import ManualClock
@@ -482,11 +483,12 @@ def test_there_is_no_slot_where_no_grant_stands(pod: Pod, writer: ArenaWriter, r
 
 @pytest.mark.parametrize("size", [0, 10, 64, 4096, EXTENTS + 4 * EXTENT - 1])
 def test_an_arena_that_was_cut_short_is_refused(
-    tmp_path: Path, writer: ArenaWriter, reader: ArenaReader, size: int
+    tmp_path: Path, writer: ArenaWriter, reader: ArenaReader, clock: ManualClock, size: int
 ) -> None:
     ref = put(writer, DATA)
     reader.view(ref, lambda slot: None)
     os.truncate(tmp_path / "arena", size)
+    clock.advance(LOOK)
     with pytest.raises(LeaseLost):
         reader.view(ref, never())
 

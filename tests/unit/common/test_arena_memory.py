@@ -114,7 +114,10 @@ def test_a_closed_arena_has_no_descriptor_once_its_views_are_gone(tmp_path: Path
     before = len(os.listdir("/proc/self/fd"))
     arena = Arena.create(tmp_path, SIZE)
     ended: list[str] = []
-    view = arena.readonly.window(EXTENTS, 10, ended.append, "view")
+    window = arena.readonly.window()
+    window.then(ended.append, "view")
+    view = window.part(EXTENTS, 10)
+    del window
     arena.close()
     arena.close()
     del arena

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import xxhash
 
-from omni.common.v1.tensor_pb2 import DataRef, DataType
+from omni.common.v1.tensor_pb2 import DataRef
 from omni_common.errors import Internal, LeaseLost
 from omni_common.tensor import DeviceMemory, DType, Tensor
 
-_DATA_TYPES = {dtype: DataType.Value(f"DATA_TYPE_{dtype.name}") for dtype in DType}
-_DTYPES = {number: dtype for dtype, number in _DATA_TYPES.items()}
+_DTYPES = {dtype.number: dtype for dtype in DType}
 
 
 def checksum(data: bytes | memoryview) -> int:
@@ -19,7 +18,7 @@ def checksum(data: bytes | memoryview) -> int:
 
 def describe(tensor: Tensor) -> DataRef:
     """A reference to the tensor that does not say yet where its bytes are."""
-    return DataRef(data_type=_DATA_TYPES[tensor.dtype], shape=tensor.shape, length=tensor.nbytes)
+    return DataRef(data_type=tensor.dtype.number, shape=tensor.shape, length=tensor.nbytes)
 
 
 def tensor_from(ref: DataRef, data: memoryview | DeviceMemory) -> Tensor:

@@ -9,7 +9,13 @@ from typing import Protocol
 
 
 class DType(Enum):
-    """Element types by their size in bytes; names and numbers are those of `omni.common.v1.DataType`."""
+    """Element types: number and size in bytes. Names and numbers are those of `omni.common.v1.DataType`."""
+
+    number: int
+    itemsize: int
+
+    def __init__(self, number: int, itemsize: int) -> None:
+        self.number, self.itemsize = number, itemsize
 
     BOOL = (1, 1)
     UINT8 = (2, 1)
@@ -33,14 +39,6 @@ class DType(Enum):
     FLOAT8_E5M2FNUZ = (20, 1)
     FLOAT8_E8M0FNU = (21, 1)
     FLOAT4_E2M1FN_X2 = (22, 1)
-
-    @property
-    def number(self) -> int:
-        return self.value[0]
-
-    @property
-    def itemsize(self) -> int:
-        return self.value[1]
 
 
 class DeviceMemory(Protocol):

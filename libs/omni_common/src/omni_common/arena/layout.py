@@ -73,6 +73,13 @@ class SlotHead:
         magic, *fields = cls._FORMAT.unpack(data)
         return cls(*fields) if magic == cls._MAGIC else None
 
+    @classmethod
+    def expiry(cls, memory: memoryview, offset: int, epoch: int, generation: int, length: int) -> float | None:
+        """Until when the slot whose bytes begin there is leased under those numbers; None where it is not. Every view
+        asks, so the head is read in one go and compared as it is, without making one of this class."""
+        *numbers, expires = cls._FORMAT.unpack_from(memory, offset - cls.SIZE)
+        return expires if numbers == [cls._MAGIC, epoch, generation, length] else None
+
 
 def slot_size(length: int) -> int:
     """What a tensor of that many bytes takes in an extent, its head included."""

@@ -54,6 +54,8 @@ class Lease:
 
     granted: Granted
     slot: ArenaSlot
+    offset: int
+    """Where its bytes begin: the slot's, which a message takes longer to tell."""
     length: int
     key: RequestKey | None
     expires: float
@@ -72,8 +74,10 @@ class Lease:
 
     @property
     def start(self) -> int:
-        return self.slot.offset - SlotHead.SIZE
+        """Where its head begins."""
+        return self.offset - SlotHead.SIZE
 
     @property
-    def end(self) -> int:
-        return self.start + slot_size(self.length)
+    def size(self) -> int:
+        """Bytes that it takes, its head included."""
+        return slot_size(self.length)

@@ -7,6 +7,7 @@ import mmap
 import os
 import secrets
 import stat
+import sys
 import weakref
 from collections.abc import Callable
 from pathlib import Path
@@ -123,19 +124,47 @@ class Mapping:
         self._memory.madvise(mmap.MADV_DONTFORK)
         self.view = memoryview(self._memory)
         self.address = address_of(self._memory)
-        self._window = ctypes.c_ubyte * size
+        self._window = _window_of(size)
 
-    def window(self, start: int, length: int, ended: Callable[..., object], *args: object) -> memoryview:
-        """A part of it whose death can be noticed: `ended(*args)` is called when the last view or array made from it
-        is gone, from whatever thread dropped that and possibly from inside the garbage collector: it must not block,
-        take a lock or raise. The type says writable even where the mapping is not."""
-        whole = self._window.from_address(self.address)  # does not keep the mapping alive by itself: `self` below does
-        weakref.finalize(whole, _ended, self, ended, args).atexit = False
-        return memoryview(whole).cast("B")[start : start + length]
+    def window(self) -> Window:
+        """Something to look at it through whose death is noticed."""
+        window = self._window.from_address(self.address)
+        window.mapping = self  # which an address does not keep alive
+        return window
 
 
-def _ended(_mapping: Mapping, ended: Callable[..., object], args: tuple[object, ...]) -> None:
-    ended(*args)
+class Window(ctypes.Array[ctypes.c_ubyte]):
+    """All of a mapping, for one view of a part of it. It lives for as long as any view or array made from that.
+
+    A finalizer of its own rather than `weakref.finalize`, which takes three times as long for each tensor.
+    """
+
+    _length_ = 0
+    _type_ = ctypes.c_ubyte
+    __slots__ = ("_args", "_ended", "mapping")
+
+    mapping: Mapping
+    _ended: Callable[..., object]
+    _args: tuple[object, ...]
+
+    def part(self, start: int, length: int) -> memoryview:
+        """Its bytes. The type says writable even where the mapping is not."""
+        return memoryview(self).cast("B")[start : start + length]
+
+    def then(self, ended: Callable[..., object], *args: object) -> None:
+        """From now on `ended(*args)` is called when the last view or array is gone, from whatever thread dropped that
+        and possibly from inside the garbage collector: it must not block, take a lock or raise. What lives as long as
+        the interpreter never ends."""
+        self._args, self._ended = args, ended
+
+    def __del__(self, at_exit: Callable[[], bool] = sys.is_finalizing) -> None:
+        if (ended := getattr(self, "_ended", None)) is not None and not at_exit():
+            ended(*self._args)
+
+
+def _window_of(size: int) -> type[Window]:
+    """ctypes knows the size of an array by its type, and making one takes longer than handing a tensor over."""
+    return type("Window", (Window,), {"_length_": size, "__slots__": ()})
 
 
 def _epoch() -> int:
