@@ -66,7 +66,7 @@ class Relay:
             arena=arena,
             space=self._space,
             reader=ArenaReader(arena, HoldTable.create(settings.folder, "relay"), clock),
-            memory=arena.view,
+            memory=arena.view.toreadonly(),
             pushers=self._peers,
             address=self._peers.address,
             clock=clock,

@@ -31,12 +31,12 @@ class Replica:
     address: str
     pod: str
     capacity: int
-    relay: str = ""
     phase: Phase = Phase.STARTING
     tensors_loaded: int = 0
     tensors_total: int = 0
     outstanding: int = 0
     reported: int = 0
+    relay: str = ""
 
     @property
     def load(self) -> int:
