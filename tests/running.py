@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -15,9 +14,7 @@ import openai
 from omni_cli.launcher.mesh import Mesh
 from omni_common.arena.holds import SETTLE
 
-_LIVE = re.compile(
-    r"^(omni_(?:stage_)?live_requests|omni_arena_in_use_bytes|omni_http_in_flight)(?:{.*})? (\S+)$", re.M
-)
+_LIVE = re.compile(r"^(omni_(?:stage_)?live_requests|omni_arena_in_use_bytes|omni_http_in_flight)({.*})? (\S+)$", re.M)
 # /metrics is an external HTTP endpoint without a way to wait, so it is asked again and again.
 _INTERVAL = 0.05
 
@@ -70,12 +67,11 @@ class Running:
                     await anyio.sleep(_INTERVAL)
         raise AssertionError(f"after {within:g} s: { {k: v for k, v in last.items() if v} }")
 
-    async def _gauges(self, http: httpx2.AsyncClient, processes: Sequence[str]) -> Mapping[str, float]:
-        """By process and metric: the sum over its stages."""
-        found: defaultdict[str, float] = defaultdict(float)
+    async def _gauges(self, http: httpx2.AsyncClient, processes: Sequence[str]) -> dict[str, float]:
+        found: dict[str, float] = {}
         for name in processes:
-            for gauge, value in _LIVE.findall(await self._page(http, name)):
-                found[f"{name} {gauge}"] += float(value)
+            page = await self._page(http, name)
+            found |= {f"{name} {gauge}{labels}": float(value) for gauge, labels, value in _LIVE.findall(page)}
         return found
 
     async def _page(self, http: httpx2.AsyncClient, process: str) -> str:
@@ -85,8 +81,15 @@ class Running:
     async def until_idle(self) -> None:
         """Nothing of any request is left, in any process; what was wiped in the arenas has come back."""
         processes = len(self.mesh.plan.processes)
-        await self.until(lambda gauges: len(gauges) >= processes and not any(gauges.values()), within=10 + SETTLE)
+        await self.until(lambda gauges: len(gauges) >= processes and not any(gauges.values()), within=15 + SETTLE)
 
-    async def until_live(self, process: str, requests: int) -> None:
-        gauge = f"{process} omni_stage_live_requests"
+    def process_of(self, pipeline: str, stage: str) -> str:
+        """The process that runs the stage's first replica."""
+        (config,) = (made.stage(stage) for made in self.mesh.pipelines if made.name == pipeline)
+        return f"{pipeline}-{config.process_name}-0"
+
+    async def until_live(self, pipeline: str, stage: str, requests: int) -> None:
+        """Until the stage's first replica has so many."""
+        process = self.process_of(pipeline, stage)
+        gauge = f'{process} omni_stage_live_requests{{stage="{stage}"}}'
         await self.until(lambda gauges: gauges.get(gauge) == requests, within=10, process=process)

@@ -158,7 +158,7 @@ async def test_who_leaves_before_the_first_sound_frees_everything(running: Runni
     await running.until_idle()
     async with anyio.create_task_group() as callers:
         callers.start_soon(Speech.of, running.client, LONG, "mp3")
-        await running.until_live(SYNTHESISER, 1)
+        await running.until_live("piper", "synthesise", 1)
         callers.cancel_scope.cancel()
     await running.until_idle()
 

@@ -158,7 +158,7 @@ async def test_who_leaves_frees_everything(running: Running, question: Path) -> 
     data = encoded(long, "mp3", "libmp3lame")
     async with anyio.create_task_group() as callers:
         callers.start_soon(lambda: running.client.audio.transcriptions.create(model=MODEL, file=("long.mp3", data)))
-        await running.until_live(RECOGNISER, 1)
+        await running.until_live("whisper", "transcribe", 1)
         callers.cancel_scope.cancel()
     await running.until_idle()
 
@@ -169,7 +169,7 @@ async def test_who_leaves_while_silence_is_read_frees_everything(running: Runnin
     data = await anyio.to_thread.run_sync(lambda: encoded(np.zeros(3600 * RATE, np.int16), "flac", "flac"))
     async with anyio.create_task_group() as callers:
         callers.start_soon(lambda: running.client.audio.transcriptions.create(model=MODEL, file=("h.flac", data)))
-        await running.until_live("whisper-preprocess-0", 1)
+        await running.until_live("whisper", "preprocess", 1)
         callers.cancel_scope.cancel()
     await running.until_idle()
 

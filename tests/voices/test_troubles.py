@@ -53,7 +53,7 @@ async def test_a_killed_synthesiser_fails_its_requests_and_no_other(running: Run
             await begun["audio"].wait()
             await begun["sse"].wait()
             tasks.start_soon(listen)
-            await running.until_live("whisper-transcribe-0", 1)
+            await running.until_live("whisper", "transcribe", 1)
             tasks.start_soon(running.mesh.until_ready_again)
             killed = monotonic()
             os.kill(running.mesh.supervisor.running()["piper-synthesise-0"], signal.SIGKILL)
@@ -83,7 +83,7 @@ async def test_a_killed_recogniser_fails_its_requests_and_no_other(running: Runn
     with anyio.fail_after(40):
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(listen)
-            await running.until_live("whisper-transcribe-0", 1)
+            await running.until_live("whisper", "transcribe", 1)
             tasks.start_soon(running.mesh.until_ready_again)
             os.kill(running.mesh.supervisor.running()["whisper-transcribe-0"], signal.SIGKILL)
             assert (await Speech.of(running.client, SENTENCES[0], "wav")).seconds > 1

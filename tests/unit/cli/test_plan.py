@@ -127,6 +127,13 @@ def test_stages_that_are_wished_together_are_one_process_in_one_pod() -> None:
     assert pod.arena == 3 * 64 * MIB
 
 
+def test_a_shaped_pipeline_finds_its_stages_as_they_are_shaped() -> None:
+    assert TOY[0].pipeline.stage("read").process == ""
+    (one,) = shape(Wishes(TOY, together=[("read", "think")], replicas={"write": 2}))
+    assert one.pipeline.stage("read").process_name == "read-think"
+    assert one.pipeline.stage("write").replicas == 2
+
+
 def test_stages_that_share_a_pod_anyway_stay_in_it_together() -> None:
     made = planned(Wishes(TOY, together=[("read", "write")]))
     assert [pod.name for pod in made.pods] == ["toy-front-0", "toy-think-0"]

@@ -64,7 +64,8 @@ def _shaped(pipeline: PipelineConfig, wished: _Wished) -> PipelineConfig:
         check_processes(placed)
     except ValueError as error:
         raise CommandError(f"Pipeline '{pipeline.name}' cannot be served so: {error}.") from error
-    return pipeline.model_copy(update={"stages": placed})
+    # Made anew: a copy would find stages by name as they were before.
+    return PipelineConfig.model_validate({**pipeline.model_dump(), "stages": placed})
 
 
 def _stage(pipeline: str, stage: StageConfig, wished: _Wished) -> StageConfig:
