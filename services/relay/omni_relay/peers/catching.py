@@ -23,7 +23,7 @@ from omni_relay.core.sending import CancelBegun, GiveBack, Want
 from omni_relay.peers import messages
 from omni_relay.peers.carriers.carrier import CatchCarrier
 from omni_relay.peers.messages import Ended, Freed, Granted, Hello, Refused
-from omni_relay.peers.meters import IN, Moved
+from omni_relay.peers.meters import IN, count
 from omni_relay.peers.replies import Replies
 from omni_relay.peers.way import Way
 from omni_relay.ports import ArrivedTensor, Transfer
@@ -64,7 +64,7 @@ class Catching:
             for seat in (self._small, self._large):
                 self._way.space.leave(seat.name)
             for begin, _ in self._begun.values():
-                Moved("", IN, self._transport, begin.length, _gone()).count()
+                count("", IN, self._transport, begin.length, _gone())
 
     # From other threads
 
@@ -83,8 +83,11 @@ class Catching:
     def free(self, place: Place) -> None:
         with self._lock:
             known = self._receiving.free(place.extent, place.offset)
-        if known:
+            wanted = self._small.waits or self._large.waits
+        if known and wanted:
             self._replies.post(messages.render_reply(Freed(place)))
+        elif known:
+            self._replies.leave(messages.render_reply(Freed(place)))  # who lacks room says so
 
     # From the reading thread
 
@@ -122,6 +125,7 @@ class Catching:
             if seat.waits:
                 raise Misbehaved("wanted an extent while it waited for one")
             seat.waits = True
+        self._replies.hurry()  # what is free already may be enough
         self._way.space.want(seat.name, size)
 
     def _begin(self, begin: Begin) -> None:
@@ -186,7 +190,7 @@ class Catching:
     def _end(self, number: int, error: OmniError | None) -> None:
         begin, _ = self._begun.pop(number)
         self._replies.send(messages.render_reply(Ended(number, error)))
-        Moved("", IN, self._transport, begin.length, error).count()
+        count("", IN, self._transport, begin.length, error)
 
     def _profile(self, begin: Begin, received: float) -> None:
         if logger.isEnabledFor(logging.DEBUG):

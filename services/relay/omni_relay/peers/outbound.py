@@ -227,6 +227,8 @@ class Outbound:
         return waiting.verdicts()
 
     def _tell(self, verdicts: list[Verdict]) -> None:
+        if not verdicts:
+            return
         now = self._way.clock()
         for verdict in verdicts:
             verdict.tell(self._transport, now)

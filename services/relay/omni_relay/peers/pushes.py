@@ -8,10 +8,9 @@ from dataclasses import dataclass
 
 from omni_common.clock import Clock
 from omni_common.errors import Internal, OmniError, Overloaded
-from omni_common.telemetry import names
 from omni_common.telemetry.names import Transport
 from omni_relay.core.sending import Sending
-from omni_relay.peers.meters import OUT, Moved
+from omni_relay.peers import meters
 from omni_relay.ports import PushOrder, PushResult, Transfer
 
 logger = logging.getLogger(__name__)
@@ -44,11 +43,11 @@ class Verdict:
     def tell(self, transport: Transport, now: float) -> None:
         order = self.push.order
         self.push.ended(PushResult(self.error, transport))
-        Moved(order.edge, OUT, transport, len(order.data), self.error).count()
+        meters.count(order.edge, meters.OUT, transport, len(order.data), self.error)
         if self.error is None:
-            names.RELAY_SECONDS.labels(order.edge, transport).observe(now - self.push.asked)
-        if self.error is None and logger.isEnabledFor(logging.DEBUG):
-            logger.debug("pushed", extra=self._profile(transport, now))
+            meters.took(order.edge, transport).observe(now - self.push.asked)
+            if logger.isEnabledFor(logging.DEBUG):
+                logger.debug("pushed", extra=self._profile(transport, now))
 
     def _profile(self, transport: Transport, now: float) -> dict[str, object]:
         push, order = self.push, self.push.order

@@ -18,6 +18,7 @@ from omni_relay.core.turns import PIECE
 from omni_relay.peers import messages
 from omni_relay.peers.carriers.carrier import CarrierFailed, PushCarrier
 from omni_relay.peers.messages import Ended, Freed, Granted, Refused, Welcome
+from omni_relay.peers.meters import waited
 from omni_relay.peers.pushes import Asked, Pushes, Verdict
 from omni_relay.peers.way import Way
 from omni_relay.wire.record import BadRecord, ChannelLost, Kind, Sink, Source, receive_control
@@ -155,12 +156,13 @@ class Pushing:
             push.placed = push.asked + piece.waited
             begin = messages.render_begin(piece, order, now=self._way.clock())
             sink.send(Kind.CONTROL, begin, more=piece.length > 0)
-            names.RELAY_WAIT_SECONDS.labels(order.edge).observe(piece.waited)
         if piece.length:
             data = order.data[piece.offset : piece.offset + piece.length]
             place = piece.place.offset + piece.offset
             self.lines.carrier.carry(sink, data, place, number=piece.number, offset=piece.offset)
         push.sent = self._way.clock()
+        if piece.begins:
+            waited(order.edge).observe(piece.waited)
 
     def _hear(self, said: messages.FromReceiver) -> None:
         now = self._way.clock()
@@ -197,6 +199,8 @@ class Pushing:
             return self.failure is None
 
     def _tell(self, verdicts: list[Verdict]) -> None:
+        if not verdicts:
+            return
         now = self._way.clock()
         for verdict in verdicts:
             verdict.tell(self.transport, now)

@@ -1,5 +1,6 @@
 """The way back to a pushing relay. Whoever may block sends at once if nobody else is sending; the others leave what
-they have to say to a thread of the connection's own, which also sends the heartbeats."""
+they have to say to a thread of the connection's own, which also sends the heartbeats. What nobody waits for travels
+with the next reply, which costs neither end anything."""
 
 from __future__ import annotations
 
@@ -11,6 +12,8 @@ from omni_relay.wire.record import Kind, Sink
 
 # Replies that may wait: a few for each slot of a connection. A peer that pushes and does not read is cut.
 MAX_WAITING = 1 << 17
+# Replies of a kind that travel together at most, of some 10 bytes each.
+_BATCH = 64
 
 
 class Replies:
@@ -22,6 +25,7 @@ class Replies:
         self._clock = clock
         self._changed = threading.Condition()
         self._waiting: deque[bytes] = deque()
+        self._patient: deque[bytes] = deque()
         self._busy = False
         self._over = False
 
@@ -46,10 +50,26 @@ class Replies:
                 self._waiting.append(message)
                 self._changed.notify()
 
+    def leave(self, message: bytes) -> None:
+        """As `post`, of what may wait for the next reply or heartbeat, and goes after it, or for `hurry`."""
+        with self._changed:
+            if len(self._patient) >= MAX_WAITING:
+                self.cut()
+            if not self._over:
+                self._patient.append(message)
+
+    def hurry(self) -> None:
+        """What was left to wait goes now. Never blocks."""
+        with self._changed:
+            if self._patient:
+                self._waiting.extend(self._patient)
+                self._patient.clear()
+                self._changed.notify()
+
     def run(self) -> None:
         """The connection's own thread, until it is cut. Raises ChannelLost when it is lost."""
         while self._is_due():
-            if not self._waiting:
+            if not self._waiting and not self._patient:
                 self._sink.send(Kind.HEARTBEAT)
             self._send_waiting()
 
@@ -58,6 +78,7 @@ class Replies:
         with self._changed:
             self._over = True
             self._waiting.clear()
+            self._patient.clear()
             self._changed.notify()
         self._sink.cut()
 
@@ -78,12 +99,16 @@ class Replies:
             return False
 
     def _send_waiting(self) -> None:
-        while (message := self._next()) is not None:
-            self._sink.send(Kind.CONTROL, message)
+        while batch := self._next():
+            last = len(batch) - 1
+            for place, message in enumerate(batch):
+                self._sink.send(Kind.CONTROL, message, more=place < last)
 
-    def _next(self) -> bytes | None:
+    def _next(self) -> list[bytes]:
+        """What goes in one go; none: this thread is no longer the one that sends."""
         with self._changed:
-            if self._waiting:
-                return self._waiting.popleft()
-            self._busy = False
-            return None
+            batch = [
+                queue.popleft() for queue in (self._waiting, self._patient) for _ in range(min(len(queue), _BATCH))
+            ]
+            self._busy = bool(batch)
+            return batch
