@@ -18,7 +18,7 @@ from tests.unit.common.payload_samples import DECLARED, Bundle, Features, Grid, 
 
 from omni.common.v1.payload_pb2 import Payload, Value, ValueList, ValueMap
 from omni.common.v1.tensor_pb2 import DataRef
-from omni_common.data_ref import describe, tensor_from
+from omni_common.data_ref import describe_in, tensor_from
 from omni_common.errors import Internal
 from omni_common.payload import PayloadCodec
 from omni_common.tensor import DType, Tensor
@@ -31,10 +31,9 @@ FEATURES = Features(TENSOR, TENSOR, (TENSOR,), {"a": TENSOR}, frozenset(Voice), 
 BUNDLE = Bundle(GRID, (GRID, FEATURES), "loose", Bundle(None, (), 1.5))
 
 
-def _put(tensor: Tensor) -> DataRef:
-    ref = describe(tensor)
+def _put(tensor: Tensor, ref: DataRef) -> None:
+    describe_in(ref, tensor)
     ref.inline = bytes(tensor.data)
-    return ref
 
 
 def _with(value: Any, **changes: Any) -> Any:

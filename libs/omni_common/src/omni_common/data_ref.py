@@ -18,7 +18,16 @@ def checksum(data: bytes | memoryview) -> int:
 
 def describe(tensor: Tensor) -> DataRef:
     """A reference to the tensor that does not say yet where its bytes are."""
-    return DataRef(data_type=tensor.dtype.number, shape=tensor.shape, length=tensor.nbytes)
+    ref = DataRef()
+    describe_in(ref, tensor)
+    return ref
+
+
+def describe_in(ref: DataRef, tensor: Tensor) -> None:
+    """As `describe`, in an empty reference that is part of a message."""
+    ref.data_type = tensor.dtype.number  # type: ignore[assignment]  # numbers are those of the message's enumeration
+    ref.shape.extend(tensor.shape)
+    ref.length = tensor.nbytes
 
 
 def tensor_from(ref: DataRef, data: memoryview | DeviceMemory) -> Tensor:

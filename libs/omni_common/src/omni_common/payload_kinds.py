@@ -12,7 +12,9 @@ from omni.common.v1.tensor_pb2 import DataRef
 from omni_common.errors import Internal
 from omni_common.tensor import Tensor
 
-Put = Callable[[Tensor], DataRef]
+Put = Callable[[Tensor, DataRef], None]
+"""Says in an empty reference, which is part of the payload already, where the tensor's bytes are. Those that ride in it
+are then copied once less."""
 Get = Callable[[DataRef], Tensor]
 
 _HASHABLE = frozenset({"boolean", "integer", "real", "text", "data"})
@@ -77,7 +79,7 @@ def tensor(where: str) -> Kind:
         where,
         frozenset({"tensor"}),
         lambda v: isinstance(v, Tensor),
-        lambda v, out, put: out.tensor.CopyFrom(put(v)),
+        lambda v, out, put: put(v, out.tensor),
         lambda v, get: get(v.tensor),
     )
 

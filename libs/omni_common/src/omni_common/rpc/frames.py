@@ -16,11 +16,11 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-import anyio
 from google.protobuf.message import Message
 
 from omni.common.v1 import tensor_pb2
 from omni_common.errors import OmniError, Reason
+from omni_common.rpc.bell import Bell
 from omni_common.rpc.contract import BLOB_PIECE, MAX_EVENT
 from omni_common.rpc.duplex import PeerGone
 
@@ -119,7 +119,7 @@ class FrameWriter(Generic[Event]):
         self._events = 0
         self._bytes = 0
         self._closed = False
-        self._ready = anyio.Event()
+        self._ready = Bell()
         self._thread = threading.get_ident()
 
     @property
@@ -153,7 +153,7 @@ class FrameWriter(Generic[Event]):
         """Nothing more is put; `run` returns when what waits is sent. Idempotent."""
         self._check_thread()
         self._closed = True
-        self._ready.set()
+        self._ready.ring()
 
     async def run(self, write: Callable[[list[Event]], Awaitable[None]]) -> None:
         """Writes frames until closed. However it ends, what still waits is given up and the writer is closed."""
@@ -174,7 +174,6 @@ class FrameWriter(Generic[Event]):
         while not self._lanes:
             if self._closed:
                 return False
-            self._ready = anyio.Event()
             await self._ready.wait()  # no deadline: it waits for this process's own work, and `close` ends it
         return True
 
@@ -232,7 +231,7 @@ class FrameWriter(Generic[Event]):
         if small is not None:
             items.append(small)
         self._bytes += total
-        self._ready.set()
+        self._ready.ring()
 
     def _check_room(self, size: int, total: int) -> None:
         if self._closed:

@@ -78,12 +78,12 @@ class TensorReceiver:
         Raises LeaseLost when a tensor is not what was sent, and Internal when the payload fits no declared type;
         what it refers to is given back then.
         """
-        lent: Counter[tuple[int, int]] = Counter()
+        lent: list[DataRef] = []
 
         def get(ref: DataRef) -> Tensor:
             tensor = self._tensor(ref, key)
             if ref.HasField("arena"):
-                lent[_slot_of(ref)] += 1
+                lent.append(ref)
             return tensor
 
         try:
@@ -190,11 +190,12 @@ def _slot_of(ref: DataRef) -> tuple[int, int]:
     return ref.arena.epoch, ref.arena.generation
 
 
-def _without(refs: Iterable[DataRef], lent: Counter[tuple[int, int]]) -> Iterator[DataRef]:
+def _without(refs: Iterable[DataRef], lent: Iterable[DataRef]) -> Iterator[DataRef]:
     """Those that were not lent; a slot may be referred to more than once. Blobs and arrivals are gone once they are
     used, so giving them up again changes nothing."""
+    uses = Counter(map(_slot_of, lent))
     for ref in refs:
-        if ref.HasField("arena") and lent[_slot_of(ref)]:
-            lent[_slot_of(ref)] -= 1
+        if ref.HasField("arena") and uses[_slot_of(ref)]:
+            uses[_slot_of(ref)] -= 1
         else:
             yield ref

@@ -9,7 +9,7 @@ from itertools import count
 
 from omni.common.v1.payload_pb2 import Payload
 from omni.common.v1.tensor_pb2 import ArenaSlot, DataRef, DataType
-from omni_common.data_ref import checksum, describe
+from omni_common.data_ref import checksum, describe_in
 from omni_common.errors import OmniError
 from omni_common.payload import PayloadCodec
 from omni_common.relay.slots import FOREVER, NoRoom, Slots
@@ -184,9 +184,9 @@ class _Parcel:
     def slots(self) -> list[ArenaSlot]:
         return [*self.lent, *(pushed.slot for pushed in self.pushes)]
 
-    def put(self, tensor: Tensor) -> DataRef:
+    def put(self, tensor: Tensor, ref: DataRef) -> None:
         """Raises NoRoom."""
-        ref = describe(tensor)
+        describe_in(ref, tensor)
         if tensor.nbytes <= self._sender._inline_limit:
             ref.inline = bytes(tensor.data)
             self.sent.append(Sent(Transport.INLINE, tensor.nbytes))
@@ -202,7 +202,6 @@ class _Parcel:
             self._lend(ref, tensor, slot)
         else:
             self._push(ref, tensor, slot)
-        return ref
 
     def fill(self) -> None:
         for data, tensor in self._copies:
@@ -239,7 +238,8 @@ class _Parcel:
     def _lend(self, ref: DataRef, tensor: Tensor, slot: ArenaSlot) -> None:
         self.lent.append(slot)
         ref.arena.CopyFrom(slot)
-        ref.checksum = checksum(tensor.data) if self._sender._arena_checksums else 0
+        if self._sender._arena_checksums:
+            ref.checksum = checksum(tensor.data)
         self.sent.append(Sent(Transport.ARENA, tensor.nbytes, Why.SAME_POD))
 
     def _push(self, ref: DataRef, tensor: Tensor, slot: ArenaSlot) -> None:
