@@ -1,17 +1,17 @@
-"""Relays and stages as processes on two nodes, and what networks do to them: what is under way ends cleanly and in time,
-everything else goes on, what comes after the healing works, nothing stays behind."""
+"""Relays and stages as processes on two nodes, and what networks do to them: what is under way ends cleanly and in
+time, everything else goes on, what comes after the healing works, nothing stays behind."""
 
 from __future__ import annotations
 
-import os
 import socket
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 import pytest
+from tests.lab.descriptors import open_files, threads
 from tests.lab.netns import Node, Wire, missing, two_nodes
 from tests.lab.nursery import Nursery, nursery
 from tests.lab.pods import MIB, TOKEN, eventually, memory_folder
@@ -115,16 +115,7 @@ class Nodes:
     def open(self) -> list[tuple[int, int]]:
         """Descriptors and threads of the relays, and of the stages."""
         pids = [pod.relay.pid for pod in self.pods] + [each.pid for pod in self.pods for each in pod.stages]
-        return [(open_files(pid), len(os.listdir(f"/proc/{pid}/task"))) for pid in pids]
-
-
-def open_files(pid: int) -> int:
-    """But for the holds of the pod's living processes, which are opened when somebody has to look at them."""
-    folder = Path(f"/proc/{pid}/fd")
-    with suppress(FileNotFoundError):  # one that was closed meanwhile
-        files = [str(file.readlink()) for file in folder.iterdir()]
-        return sum("/holds/" not in file or file.endswith("(deleted)") for file in files)
-    return open_files(pid)
+        return [(open_files(pid), threads(pid)) for pid in pids]
 
 
 def no_more(now: list[tuple[int, int]], before: list[tuple[int, int]]) -> bool:
@@ -243,8 +234,6 @@ def test_a_short_silence_ends_nothing(nodes: Nodes) -> None:
 
 def test_a_small_tensor_is_not_stalled_by_200_mib_of_another_request(nodes: Nodes) -> None:
     source, sink = nodes.left.source, nodes.right.sink
-    source.push(nodes.right.address, "sink", LARGE, "warms up")  # so that it has its extent
-    assert source.ended("warms up")["reason"] is None
     sink.say("tell of arrivals")
     with nodes.wire.bandwidth(100 * MIB):
         moved = _received(nodes.right)

@@ -1,4 +1,5 @@
-"""A warm process that forks others: relays and stages, each in some 10 ms instead of a second, to be killed by hundreds.
+"""A warm process that forks others: relays and stages, each in some 10 ms instead of a second, to be killed by the
+hundred.
 
 It has imported what they need and has no thread. Everything that it forks dies with it, and it ends when its end of the
 line does: with the test.
@@ -17,7 +18,7 @@ import subprocess
 import sys
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
@@ -49,10 +50,8 @@ class Forked:
     def kill(self) -> None:
         """Returns when it is dead, and with it its locks and its sockets."""
         if self._handle >= 0:
-            try:
+            with suppress(ProcessLookupError):  # it has ended by itself
                 self.send_signal(signal.SIGKILL)
-            except ProcessLookupError:
-                pass  # it has ended by itself
             self.wait(PATIENCE)
 
     def wait(self, timeout: float | None = None) -> int:
