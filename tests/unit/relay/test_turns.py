@@ -36,6 +36,21 @@ def test_a_small_tensor_waits_for_one_piece_of_a_large_one() -> None:
     assert turns.take() == Turn(2, 0, 100_000, first=True)
 
 
+def test_a_request_has_longer_pieces_only_while_it_is_alone() -> None:
+    turns = Turns(piece=10)
+    turns.alone = 40
+    turns.add(1, A, 100)
+    assert turns.take() == Turn(1, 0, 40, first=True)
+    turns.add(2, B, 15)
+    assert drain(turns) == [
+        Turn(1, 40, 10),
+        Turn(2, 0, 10, first=True),
+        Turn(1, 50, 10),
+        Turn(2, 10, 5),
+        Turn(1, 60, 40),
+    ]
+
+
 def test_a_transfer_without_bytes_has_one_turn() -> None:
     turns = Turns()
     turns.add(1, A, 0)

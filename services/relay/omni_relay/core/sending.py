@@ -117,9 +117,11 @@ class Sending:
         """Bytes of the extents that the other relay has granted."""
         return self._allotment.held
 
-    def open(self, now: float) -> None:
-        """The connection is there: from now on those who wait, wait for the other relay."""
+    def open(self, now: float, alone: int = 0) -> None:
+        """The connection is there: from now on those who wait, wait for the other relay. A request that has it for
+        itself has pieces of `alone` bytes, if that is more."""
         self._moved = now
+        self._turns.alone = max(self._piece, alone)
 
     def submit(self, push: int, key: RequestKey, length: int, *, deadline: float, now: float) -> None:
         """A new push, under a name of its own. Its verdict comes out of `take_ended`."""
@@ -239,7 +241,7 @@ class Sending:
         if name is None:
             raise Misbehaved(f"asked for a piece of transfer {number}, which is not under way")
         push = self._pushes[name]
-        if push.resent or not 0 < length <= self._piece or offset + length > push.length:
+        if push.resent or not 0 < length <= self._turns.alone or offset + length > push.length:
             raise Misbehaved("asked for a piece that it cannot ask for")
         push.resent = True
         if not push.over:

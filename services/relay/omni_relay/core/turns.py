@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from omni_common.request import RequestKey
 
-# Bytes of a piece at most: what a record may carry, and about 200 µs of a fast network.
+# Bytes of a piece at most: about 200 µs of a fast network.
 PIECE = 1 << 20
 
 
@@ -40,10 +40,12 @@ class _Transfer:
 
 
 class Turns:
-    """The transfers of one connection that have space and pieces left to send."""
+    """The transfers of one connection that have space and pieces left to send. While only one request has any, its
+    pieces may be `alone` bytes long: fewer of them cost less, and who comes meanwhile waits for the one that is out."""
 
     def __init__(self, piece: int = PIECE) -> None:
         self._piece = piece
+        self.alone = piece
         self._transfers: dict[int, _Transfer] = {}
         self._requests: OrderedDict[RequestKey, OrderedDict[int, None]] = OrderedDict()
 
@@ -92,7 +94,8 @@ class Turns:
     def _next(self, transfer: int, state: _Transfer) -> Turn:
         if state.again:
             return state.again.pop(0)
-        turn = Turn(transfer, state.next, min(self._piece, state.length - state.next), first=not state.begun)
+        most = self.alone if len(self._requests) == 1 else self._piece
+        turn = Turn(transfer, state.next, min(most, state.length - state.next), first=not state.begun)
         state.begun = True
         state.next += turn.length
         return turn

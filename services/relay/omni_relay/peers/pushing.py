@@ -17,6 +17,7 @@ from omni_relay.core.sending import SendPiece, Unit
 from omni_relay.core.turns import PIECE
 from omni_relay.peers import messages
 from omni_relay.peers.carriers.carrier import CarrierFailed, PushCarrier
+from omni_relay.peers.carriers.registry import TCP
 from omni_relay.peers.messages import Ended, Freed, Granted, Refused, Welcome
 from omni_relay.peers.meters import waited
 from omni_relay.peers.pushes import Asked, Pushes, Verdict
@@ -63,7 +64,7 @@ class Pushing:
         self._busy = False
         self._beat = way.clock() + way.heartbeat
         self._used = way.clock()
-        pushes.sending.open(way.clock())
+        pushes.sending.open(way.clock(), alone=lines.sink.longest if lines.choice == TCP else PIECE)
 
     # Any thread, under the lock
 

@@ -51,6 +51,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 
 from omni_relay.wire.line import Line
 from omni_relay.wire.record import (
+    KIB,
     MAX_CONTROL,
     MAX_PIECE,
     BadRecord,
@@ -99,6 +100,8 @@ class Keys:
 
 class AeadSink:
     """The sending end; see record.Sink."""
+
+    longest = 1024 * KIB  # sealed in a buffer that a core's cache holds
 
     def __init__(self, line: Line, salt: int, checked: frozenset[Kind], secret: bytes, connection: bytes) -> None:
         self._line = line

@@ -11,6 +11,7 @@ import threading
 from omni_relay.wire.line import Line
 from omni_relay.wire.record import (
     CHECKED,
+    MAX_PIECE,
     BadRecord,
     Body,
     BodyDamaged,
@@ -24,6 +25,8 @@ from omni_relay.wire.record import (
 
 class PlainSink:
     """The sending end; see record.Sink. `checked` are the kinds whose bodies get a checksum."""
+
+    longest = MAX_PIECE
 
     def __init__(self, line: Line, salt: int, checked: frozenset[Kind]) -> None:
         self._line = line

@@ -22,7 +22,7 @@ Body = bytes | bytearray | memoryview
 
 KIB = 1024
 MAX_CONTROL = 64 * KIB
-MAX_PIECE = 1024 * KIB
+MAX_PIECE = 4096 * KIB
 HEAD_SIZE = 40
 CHECKED = 1
 """Flag: `checksum` is that of the body."""
@@ -78,6 +78,10 @@ class Head(NamedTuple):
 
 class Sink(Protocol):
     """The sending end of a connection. Any thread may send, one after the other, and any may cut."""
+
+    @property
+    def longest(self) -> int:
+        """Bytes of the pieces that cost it least for each byte."""
 
     def send(self, kind: Kind, body: Body = b"", *, number: int = 0, offset: int = 0, more: bool = False) -> None:
         """The whole record is in the kernel's hands when this returns. `more` says that another one follows at once,
