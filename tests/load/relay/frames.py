@@ -16,7 +16,7 @@ from tests.load.pool import Pool
 from tests.load.relay.in_pod import PLACED, tensor
 from tests.load.relay.rounds import Round, Seconds, at_once, serve_async
 
-from omni_common.rpc.contract import INLINE_LIMIT
+from omni_common.rpc.contract import POD_INLINE_LIMIT
 from omni_common.tensor import Tensor
 from omni_common.transfer import TensorSender
 
@@ -26,7 +26,7 @@ async def _send(folder: Path, epoch: int, mode: str, port: int) -> None:
     pool = Pool()
 
     def tensors(round_: Round) -> Iterable[Tensor]:
-        if mode == PLACED and round_.size > INLINE_LIMIT:
+        if mode == PLACED and round_.size > POD_INLINE_LIMIT:
             return (place(slots, round_.size) for _ in range(round_.messages))
         return (tensor(array) for array in pool.pieces(round_.size, round_.messages))
 

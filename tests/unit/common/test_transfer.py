@@ -10,6 +10,7 @@ from tests.unit.common.transfer_ends import (
     CODEC,
     HUGE,
     LARGE,
+    MIDDLE,
     SMALL,
     Pair,
     Receiver,
@@ -48,6 +49,12 @@ def test_a_tensor_up_to_the_inline_limit_rides_in_the_payload(slots: Slots) -> N
     assert (encoded.blobs, encoded.lent, encoded.pushes, slots.in_use) == ((), (), (), 0)
     assert encoded.sent == (Sent(Transport.INLINE, SMALL.nbytes), Sent(Transport.INLINE, 0))
     assert bytes_of(Receiver().decode(CODEC, encoded.payload)) == [bytes(SMALL.data), b""]
+
+
+def test_a_tensor_for_the_same_pod_leaves_the_payload_earlier(slots: Slots) -> None:
+    sender = TensorSender(slots)
+    ways = {way: encode(sender, Pair(MIDDLE), way).sent[0].transport for way in Way}
+    assert ways == {Way.STREAM: Transport.INLINE, Way.POD: Transport.ARENA, Way.RELAYS: Transport.INLINE}
 
 
 def test_without_an_inline_limit_only_empty_tensors_ride_in_the_payload(slots: Slots) -> None:

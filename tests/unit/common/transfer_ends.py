@@ -10,7 +10,7 @@ from tests.unit.common.arena_refs import Pod, noise, octets
 from omni.common.v1.tensor_pb2 import ArenaSlot, BlobChunk
 from omni_common.payload import PayloadCodec
 from omni_common.request import RequestKey
-from omni_common.rpc.contract import BLOB_PIECE, INLINE_LIMIT
+from omni_common.rpc.contract import BLOB_PIECE, INLINE_LIMIT, POD_INLINE_LIMIT
 from omni_common.rpc.frames import Blob
 from omni_common.tensor import Tensor
 from omni_common.transfer import Arrivals, Encoded, TensorReceiver, TensorSender, Way
@@ -27,7 +27,8 @@ class Pair:
 
 
 CODEC = PayloadCodec([Pair])
-SMALL = octets(noise(INLINE_LIMIT, 1))
+SMALL = octets(noise(POD_INLINE_LIMIT, 1))
+MIDDLE = octets(noise(INLINE_LIMIT, 4))
 LARGE = octets(noise(INLINE_LIMIT + 1, 2))
 HUGE = octets(noise(2 * BLOB_PIECE + 5, 3))
 

@@ -13,7 +13,7 @@ from omni_common.data_ref import checksum, describe_in
 from omni_common.errors import OmniError
 from omni_common.payload import PayloadCodec
 from omni_common.relay.slots import FOREVER, NoRoom, Slots
-from omni_common.rpc.contract import INLINE_LIMIT
+from omni_common.rpc.contract import INLINE_LIMIT, POD_INLINE_LIMIT
 from omni_common.rpc.frames import Blob
 from omni_common.telemetry import names
 from omni_common.telemetry.names import Transport
@@ -93,7 +93,7 @@ class TensorSender:
         arena_checksums: bool = False,
         inline_limit: int = INLINE_LIMIT,
     ) -> None:
-        """`source` names this process in transfers."""
+        """`source` names this process in transfers. Within a pod `inline_limit` is POD_INLINE_LIMIT at most."""
         self._slots = slots
         self._source = source
         self._arena_checksums = arena_checksums
@@ -168,6 +168,9 @@ class _Parcel:
     ) -> None:
         self._sender = sender
         self._slots = sender._slots if way is not Way.STREAM else None
+        self._inline_limit = sender._inline_limit
+        if way is Way.POD:
+            self._inline_limit = min(self._inline_limit, POD_INLINE_LIMIT)
         self._request_id = request_id
         self._way = way
         self._expires = expires
@@ -187,7 +190,7 @@ class _Parcel:
     def put(self, tensor: Tensor, ref: DataRef) -> None:
         """Raises NoRoom."""
         describe_in(ref, tensor)
-        if tensor.nbytes <= self._sender._inline_limit:
+        if tensor.nbytes <= self._inline_limit:
             ref.inline = bytes(tensor.data)
             self.sent.append(Sent(Transport.INLINE, tensor.nbytes))
         elif tensor.on_device and self._lender is not None and self._on_its_device(self._lender, tensor, ref):
