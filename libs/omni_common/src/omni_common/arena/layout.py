@@ -66,7 +66,12 @@ class SlotHead:
     _MAGIC: ClassVar[bytes] = b"OMNISLT1"
 
     def pack(self) -> bytes:
-        return self._FORMAT.pack(self._MAGIC, self.epoch, self.generation, self.length, self.expires)
+        return self.packed(self.epoch, self.generation, self.length, self.expires)
+
+    @classmethod
+    def packed(cls, epoch: int, generation: int, length: int, expires: float) -> bytes:
+        """Such a head's bytes, without making one of this class: every tensor that is sent needs them."""
+        return cls._FORMAT.pack(cls._MAGIC, epoch, generation, length, expires)
 
     @classmethod
     def parse(cls, data: bytes | memoryview) -> Self | None:

@@ -54,8 +54,6 @@ class Lease:
 
     granted: Granted
     slot: ArenaSlot
-    offset: int
-    """Where its bytes begin: the slot's, which a message takes longer to tell."""
     length: int
     key: RequestKey | None
     expires: float
@@ -67,17 +65,18 @@ class Lease:
     """Somebody who will never say that it stopped looking may look at it."""
     wiped: float | None = None
     """Since when no new view can be made."""
+    start: int = field(init=False)
+    """Where its head begins."""
+    offset: int = field(init=False)
+    """Where its bytes begin."""
+    size: int = field(init=False)
+    """Bytes that it takes, its head included."""
+
+    def __post_init__(self) -> None:
+        self.offset = self.slot.offset
+        self.start = self.offset - SlotHead.SIZE
+        self.size = slot_size(self.length)
 
     @property
     def lendable(self) -> bool:
         return self.wiped is None and not self.granted.revoked
-
-    @property
-    def start(self) -> int:
-        """Where its head begins."""
-        return self.offset - SlotHead.SIZE
-
-    @property
-    def size(self) -> int:
-        """Bytes that it takes, its head included."""
-        return slot_size(self.length)

@@ -198,11 +198,18 @@ class _PyBuffer(ctypes.Structure):
     )
 
 
+# Prototypes of our own, which convert what they are called with: those of `ctypes.pythonapi` are everybody's.
+_BUFFER = ctypes.POINTER(_PyBuffer)
+_get_buffer = ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.py_object, _BUFFER, ctypes.c_int)(
+    ("PyObject_GetBuffer", ctypes.pythonapi)
+)
+_release_buffer = ctypes.PYFUNCTYPE(None, _BUFFER)(("PyBuffer_Release", ctypes.pythonapi))
+
+
 def address_of(data: mmap.mmap | memoryview) -> int:
     """Where a contiguous buffer begins, read-only ones included."""
     buffer = _PyBuffer()
-    ctypes.pythonapi.PyObject_GetBuffer(ctypes.py_object(data), ctypes.byref(buffer), 0)
-    try:
-        return int(buffer.buf or 0)
-    finally:
-        ctypes.pythonapi.PyBuffer_Release(ctypes.byref(buffer))
+    _get_buffer(data, buffer, 0)
+    address = buffer.buf
+    _release_buffer(buffer)
+    return int(address or 0)

@@ -197,7 +197,7 @@ class ArenaWriter:
         granted.leases += 1
         extent = granted.extent
         slot = ArenaSlot(extent=extent.index, epoch=extent.epoch, offset=offset, generation=granted.generation)
-        lease = self._leases[offset] = Lease(granted, slot, offset, length, key, expires)
+        lease = self._leases[offset] = Lease(granted, slot, length, key, expires)
         if key is not None:
             self._requests.setdefault(key, set()).add(lease)
         self._soonest = min(self._soonest, expires)
@@ -206,9 +206,9 @@ class ArenaWriter:
 
     def _send(self, lease: Lease) -> ArenaSlot:
         if not lease.uses:
-            slot = lease.slot
-            head = SlotHead(slot.epoch, slot.generation, lease.length, lease.expires)
-            self._arena.view[lease.start : lease.offset] = head.pack()
+            epoch, generation = lease.granted.extent.epoch, lease.slot.generation
+            head = SlotHead.packed(epoch, generation, lease.length, lease.expires)
+            self._arena.view[lease.start : lease.offset] = head
         lease.uses += 1
         return lease.slot
 
@@ -258,13 +258,13 @@ class ArenaWriter:
         return self._leases.get(lease.offset) is lease
 
     def _free(self, lease: Lease) -> None:
-        granted, size = lease.granted, lease.size
+        granted = lease.granted
         del self._leases[lease.offset]
         if lease.key is not None and (of_request := self._requests.get(lease.key)) is not None:
             of_request.discard(lease)
             if not of_request:
                 del self._requests[lease.key]
-        self._in_use -= size
+        self._in_use -= lease.size
         granted.leases -= 1
-        granted.space.give(lease.start, size)
+        granted.space.give(lease.start, lease.size)
         granted.leave_if_done()
