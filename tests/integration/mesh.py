@@ -33,8 +33,8 @@ RELAY = {"ARENA_SIZE": "32MiB", "EXTENT_SIZE": "1MiB"}
 @dataclass(frozen=True, slots=True)
 class Layout:
     """How a mesh is laid out. `pods` maps stages to pods; the others share the pod `all`. `together` are stages that
-    share a process; its name is theirs, with commas. With `arena`, each pod has a
-    relay, set up by `relay`; with an `inline_limit` of 0, everything goes through them."""
+    share a process; its name is theirs, with commas. With `arena`, each pod has a relay, set up by `relay` and, for
+    single pods, `relays`; with an `inline_limit` of 0, everything goes through them."""
 
     family: str = "echo"
     coordinators: int = 1
@@ -43,6 +43,7 @@ class Layout:
     together: Sequence[Sequence[str]] = ()
     arena: bool = True
     relay: Mapping[str, str] = field(default_factory=dict)
+    relays: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     inline_limit: int = INLINE_LIMIT
     model: Path | None = None
     changes: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
@@ -136,7 +137,8 @@ class Mesh:
     async def start_relay(self, pod: str) -> None:
         """The pod's, or its next life: at the same address."""
         bind = {"BIND": self.relays[pod].logged("listening")["address"]} if pod in self.relays else {}
-        made = running_relay(self._folder / pod, **{**RELAY, **self.layout.relay, **bind})
+        settings = {**RELAY, **self.layout.relay, **bind, **self.layout.relays.get(pod, {})}
+        made = running_relay(self._folder / pod, **settings)
         self.relays[pod] = await anyio.to_thread.run_sync(self._ending.enter_context, made)
 
     def start_stage(self, stage: str, number: int = 0) -> Running:
