@@ -1,6 +1,6 @@
-"""A stage process of the family `gpu_family` on a GPU that is none. Run by test_device_ways.py.
+"""A stage process of the family `gpu_family` on a GPU that is none, or on a real one. Run by test_device_ways.py.
 
-    gpu_stage.py GPU
+    gpu_stage.py GPU-name | cuda:N
 
 Configured by OMNI_STAGE_*, as any stage. Says "hanging" when it has come to a tensor of HANGING bytes to send through a
 pair, which it never does.
@@ -11,6 +11,7 @@ from __future__ import annotations
 import sys
 from typing import cast
 
+import torch
 from tests.integration.gpu_family.stages import Maker
 from tests.unit.stage.gpus import gpu_side
 from tests.unit.stage.pair_process import Hanging
@@ -25,6 +26,11 @@ from omni_stage.settings import StageSettings
 def main() -> None:
     Maker.gpu = gpu = sys.argv[1]
     cast("dict[str, str]", models.FAMILIES)["gpus"] = "tests.integration.gpu_family"
+
+    if gpu.startswith("cuda"):
+        torch.zeros(1, device=gpu)
+        run_service(StageSettings(device=gpu), StageProcess)
+        return
 
     def open_side(place: Place) -> DeviceSide:
         return gpu_side(place.folder, place.owner, gpu, make=Hanging)[0]

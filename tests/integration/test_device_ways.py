@@ -10,13 +10,14 @@ import signal
 import subprocess
 import sys
 import urllib.request
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from pathlib import Path
 
 import anyio
 import anyio.to_thread
 import pytest
+import torch
 from tests.integration.gpu_family.config import PIPELINE
 from tests.integration.gpu_family.stages import expected
 from tests.integration.mesh import Running, say
@@ -71,18 +72,18 @@ class Two:
         await anyio.to_thread.run_sync(running.logged, "serving", START)
         return running
 
-    async def start_both(self, gpu: str) -> dict[str, StageOfTwo]:
-        """With `check` on that GPU, and `make` on HERE."""
+    async def start_both(self, make_on: str, check_on: str) -> dict[str, StageOfTwo]:
+        """Each on its GPU; make has been told who is there."""
         started: dict[str, StageOfTwo] = {}
 
         async def start(stage: str, gpu: str) -> None:
             started[stage] = await self.start(stage, gpu)
 
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(start, "make", HERE)
-            tasks.start_soon(start, "check", gpu)
+            tasks.start_soon(start, "make", make_on)
+            tasks.start_soon(start, "check", check_on)
         await self.gateway.until_ready(PIPELINE.name)
-        await self.check(1)  # tells make who is there
+        await self.check(1)
         return started
 
     def submit(self, count: int, length: int = LENGTH) -> Ticket:
@@ -160,19 +161,31 @@ async def read(ticket: Ticket, first: Piece | None = None, *, may_fail: Reason |
 async def until_nothing_is_left(folder: Path) -> None:
     """Nobody has memory of the other's open, or may open it yet."""
     with anyio.fail_after(PATIENCE):
-        while list((folder / "pod" / "gpu").iterdir()):  # noqa: ASYNC110
+        while (folder / "pod" / "gpu").exists() and list((folder / "pod" / "gpu").iterdir()):  # noqa: ASYNC110
             await anyio.sleep(0.01)
 
 
-@pytest.mark.parametrize(("gpu", "transport"), [(THERE, "nccl"), (HERE, "cuda_ipc")])
+def needs(gpus: int) -> Sequence[pytest.MarkDecorator]:
+    return pytest.mark.gpu, pytest.mark.skipif(torch.cuda.device_count() < gpus, reason=f"it takes {gpus} GPUs")
+
+
+@pytest.mark.parametrize(
+    ("make_on", "check_on", "transport"),
+    [
+        pytest.param(HERE, THERE, "nccl", id="two GPUs that are none"),
+        pytest.param(HERE, HERE, "cuda_ipc", id="one GPU that is none"),
+        pytest.param("cuda:0", "cuda:1", "nccl", id="two GPUs", marks=needs(2)),
+        pytest.param("cuda:0", "cuda:0", "cuda_ipc", id="one GPU", marks=needs(1)),
+    ],
+)
 async def test_tensors_come_whole_and_in_order_and_the_last_ones_are_waited_for(
-    tmp_path: Path, gpu: str, transport: str
+    tmp_path: Path, make_on: str, check_on: str, transport: str
 ) -> None:
     async with two(tmp_path) as mesh:
-        make = (await mesh.start_both(gpu))["make"]
+        make = (await mesh.start_both(make_on, check_on))["make"]
         before = await anyio.to_thread.run_sync(make.page, _SENT)
         async with anyio.create_task_group() as tasks:
-            for length in (LENGTH, 200_000, 1001):
+            for length in (LENGTH, 200_000, 300_000):
                 tasks.start_soon(mesh.check, 20, length)
         sent = await anyio.to_thread.run_sync(make.page, _SENT)
         assert sent[transport] - before.get(transport, 0) == 60
@@ -192,7 +205,7 @@ async def test_who_dies_in_the_middle_of_a_transfer_takes_its_requests_along_and
     tmp_path: Path, dying: str
 ) -> None:
     async with two(tmp_path) as mesh:
-        stages = await mesh.start_both(THERE)
+        stages = await mesh.start_both(HERE, THERE)
         hanging = mesh.submit(1, HANGING)
         await hanging.admitted()
         await anyio.to_thread.run_sync(stages["make"].heard, "hanging")
@@ -211,7 +224,7 @@ async def test_a_request_that_ends_in_the_middle_of_a_transfer_or_hangs_there_ho
     tmp_path: Path,
 ) -> None:
     async with two(tmp_path) as mesh:
-        make = (await mesh.start_both(THERE))["make"]
+        make = (await mesh.start_both(HERE, THERE))["make"]
         aborted = mesh.submit(1, HANGING)
         await aborted.admitted()
         await anyio.to_thread.run_sync(make.heard, "hanging")

@@ -14,6 +14,7 @@ from tests.unit.stage.pair_process import made_of
 from omni_common.request import FinishReason, GenerationRequest, RequestKey, TerminalResult, Text, TextOutput, Usage
 from omni_common.tensor import DType, Tensor
 from omni_stage.components.device_memory import bytes_of
+from omni_stage.components.tensors import from_torch
 from omni_stage.program import ModelFamily, StageContext, StageProgram
 from omni_stage.scheduler.ar import ArScheduler
 from omni_stage.scheduler.ar_contract import Batch
@@ -32,11 +33,12 @@ def word(number: int, data: memoryview) -> str:
 
 
 def expected(count: int, length: int) -> str:
-    return "".join(word(number, memoryview(made_of(number, length).numpy())) for number in range(count))
+    return "".join(word(number, made_of(number, length).numpy().data) for number in range(count))
 
 
 class Maker:
-    """A `ModelRunner`: a tensor a step. `gpu` is set by the process."""
+    """A `ModelRunner`: a tensor a step. `gpu` is set by the process: the name of one that is none, or the device of a
+    real one."""
 
     gpu = ""
 
@@ -66,12 +68,17 @@ class Maker:
     def _step(self, key: RequestKey) -> Sequence[Outgoing]:
         number, count, length = self._left[key]
         self._left[key] = (number + 1, count, length)
-        made = OnGpu(bytes_of(made_of(number, length)), self.gpu)
-        emit = Emit(key, Made(number, Tensor(DType.UINT8, (length,), made)))
+        emit = Emit(key, Made(number, self._tensor(number, length)))
         if number + 1 < count:
             return (emit,)
         self.close(key)
         return (emit, Result(key, None))
+
+    def _tensor(self, number: int, length: int) -> Tensor:
+        made = made_of(number, length)
+        if self.gpu.startswith("cuda"):
+            return from_torch(made.to(self.gpu))
+        return Tensor(DType.UINT8, (length,), OnGpu(bytes_of(made), self.gpu))
 
 
 class Checker:
