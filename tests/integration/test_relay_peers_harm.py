@@ -82,7 +82,7 @@ def test_a_flipped_bit_is_mended_by_sending_its_piece_again(apart: tuple[Pod, Po
 @pytest.mark.parametrize("size", [1000, 5 * MIB])
 def test_a_second_flipped_bit_fails_the_tensor_and_no_other(apart: tuple[Pod, Pod, Proxy], size: int) -> None:
     sender, receiver, line = apart
-    line.up.damage(MARK, times=2 if size < MIB else 40)  # in more than one piece
+    line.up.damage(MARK, times=2 if size < MIB else 1000)  # in all of its pieces
     harmed = sender.push(line.address, marked(size), "harmed")
     sound = sender.push(line.address, noise(3 * MIB), "sound")
     assert harmed.reason == "DATA_CORRUPTED"

@@ -10,7 +10,7 @@ from omni_common.arena.extents import Extent, parse_extent, render_extent
 from omni_common.errors import InvalidRequest, OmniError
 from omni_common.request import RequestKey
 from omni_common.rpc.contract import CONTRACT_VERSION
-from omni_common.rpc.convert.envelope import parse_key, render_key, seconds_of
+from omni_common.rpc.convert.envelope import parse_key, seconds_of
 from omni_common.rpc.convert.failures import failure_of
 from omni_relay.core.holders import SlotName
 from omni_relay.ports import ArrivedTensor, PushResult, Transfer
@@ -98,10 +98,13 @@ def render_refused(size: int) -> pb.RelayMessage:
 
 
 def render_ended(transfer: Transfer, result: PushResult) -> pb.RelayMessage:
-    ended = pb.PushEnded(transfer=_render_transfer(transfer), transport=result.transport)
+    message = pb.RelayMessage()
+    ended = message.ended  # filled in its place, which takes half the time: every tensor has one
+    ended.transfer.source, ended.transfer.number = transfer.source, transfer.number
+    ended.transport = result.transport
     if result.error is not None:
         ended.failure.CopyFrom(failure_of(result.error))
-    return pb.RelayMessage(ended=ended)
+    return message
 
 
 def render_failed(transfer: Transfer, error: OmniError) -> pb.RelayMessage:
@@ -110,16 +113,14 @@ def render_failed(transfer: Transfer, error: OmniError) -> pb.RelayMessage:
 
 
 def render_arrived(arrived: ArrivedTensor) -> pb.RelayMessage:
-    extent = arrived.extent
-    slot = ArenaSlot(extent=extent.index, epoch=extent.epoch, offset=arrived.offset, generation=arrived.generation)
-    message = pb.Arrived(
-        transfer=_render_transfer(arrived.transfer), slot=slot, length=arrived.length, key=render_key(arrived.key)
-    )
-    return pb.RelayMessage(arrived=message)
-
-
-def _render_transfer(transfer: Transfer) -> TransferId:
-    return TransferId(source=transfer.source, number=transfer.number)
+    message = pb.RelayMessage()
+    told, extent = message.arrived, arrived.extent  # as in `render_ended`
+    told.transfer.source, told.transfer.number = arrived.transfer.source, arrived.transfer.number
+    told.slot.extent, told.slot.epoch = extent.index, extent.epoch
+    told.slot.offset, told.slot.generation = arrived.offset, arrived.generation
+    told.length = arrived.length
+    told.key.request_id, told.key.attempt = arrived.key.request_id, arrived.key.attempt
+    return message
 
 
 def _name(name: str) -> str:

@@ -39,7 +39,7 @@ class TcpLine:
         self._timeout = timeout
         self._lost = False
         self._waiting = b""
-        self._whole = partial(sock.recv_into, flags=socket.MSG_WAITALL)
+        self._whole = partial(sock.recv_into, flags=int(socket.MSG_WAITALL))
         self._room = memoryview(bytearray(_AHEAD))
         self._ahead = self._room[:0]
         sockets.block(sock, timeout)
