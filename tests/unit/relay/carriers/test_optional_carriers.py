@@ -102,6 +102,10 @@ class Announced:
         self._wrongly = wrongly
         self.once = threading.Event()
 
+    @property
+    def longest(self) -> int:
+        return self._sink.longest
+
     def send(self, kind: Kind, body: Body = b"", *, number: int = 0, offset: int = 0, more: bool = False) -> None:
         self._sink.send(kind, bytes(len(body)) if self._wrongly else body, number=number, offset=offset, more=more)
         self.once.set()
