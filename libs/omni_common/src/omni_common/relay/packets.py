@@ -33,6 +33,7 @@ class PacketLine:
         self._socket = sock
         self._watch = Watch(sock)
         self._backlog: deque[bytes] = deque()
+        self._room = memoryview(bytearray(MAX_PACKET + 1))  # one more than allowed, to see that there was more
         self._broken: str | None = None
         self._closed = False
 
@@ -73,7 +74,7 @@ class PacketLine:
         resets = 0
         while not self._closed and len(packets) < _BATCH:
             try:
-                packet, _, flags, _ = self._socket.recvmsg(MAX_PACKET)
+                length = self._socket.recv_into(self._room)
             except BlockingIOError:
                 break
             except ConnectionResetError:
@@ -86,13 +87,13 @@ class PacketLine:
             except OSError as error:
                 self._break(str(error.strerror))
                 break
-            if not packet:
+            if not length:
                 self._break("the connection ended")
                 break
-            if flags & socket.MSG_TRUNC:
+            if length > MAX_PACKET:
                 self._break(f"it sent a packet of more than {MAX_PACKET} bytes")
                 break
-            packets.append(packet)
+            packets.append(bytes(self._room[:length]))
         return packets
 
     def _flush(self) -> None:
