@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 import anyio
@@ -27,8 +29,8 @@ class Neighbours:
         self._by_address: dict[str, Neighbour] = {}
         self._loading = replicas
         self._loaded = anyio.Event()
-        self.turn = anyio.Lock()
-        """Models are loaded one after the other: libraries have switches that are the whole process's."""
+        self._turn = anyio.Lock()
+        self._failed = False
 
     def join(self, neighbour: Neighbour) -> None:
         self._by_address[neighbour.stage.identity.address] = neighbour
@@ -41,6 +43,19 @@ class Neighbours:
         there = neighbour.stage.identity
         same = (there.stage, there.replica, there.pod) == (target, binding.replica, binding.pod)
         return neighbour if same else None
+
+    @asynccontextmanager
+    async def turn(self) -> AsyncIterator[None]:
+        """Models are loaded one after the other: libraries have switches that are the whole process's. Where one
+        cannot be loaded, no other is: the process is about to end."""
+        async with self._turn:
+            if self._failed:
+                await anyio.sleep_forever()
+            try:
+                yield
+            except BaseException:
+                self._failed = True
+                raise
 
     async def all_loaded(self) -> None:
         """One replica has loaded its model; returns when the others have theirs, so that none works meanwhile. No

@@ -155,7 +155,7 @@ class Replica:
         started: Callable[[Health], None],
         server: RpcServer,
     ) -> None:
-        async with self._neighbours.turn:
+        async with self._neighbours.turn():
             program = await self._load(links, loop)
         await self._neighbours.all_loaded()
         planner = Planner(
