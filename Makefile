@@ -12,6 +12,10 @@ DISTRIBUTIONS := libs/omni_common services/coordinator services/gateway services
 PROTOS := $(shell find proto -name '*.proto')
 TYPED := $(DISTRIBUTIONS) tests
 
+# How many tests run at a time. What is shared by the tests of a file is made once: a file is one worker's.
+JOBS ?= 2
+PYTEST := $(BIN)/pytest --numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder
+
 # One thread per process is what the stages use; more of them spin against each other on a small machine.
 export OMP_NUM_THREADS := 1
 
@@ -22,7 +26,7 @@ export OMP_NUM_THREADS := 1
 help: ## This menu
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
-	@echo "  Variables: PIPELINES='$(PIPELINES)' PORT=$(PORT)"
+	@echo "  Variables: PIPELINES='$(PIPELINES)' PORT=$(PORT) JOBS=$(JOBS) (tests at a time)"
 	@echo "             MODEL=$(MODEL) (of qwen3-omni: a folder or a hub id)"
 
 setup: .venv/.ready .venv/.stubs ## The environment in .venv, the gRPC stubs and the command .venv/bin/omni
@@ -69,10 +73,10 @@ up: setup $(if $(QWEN),$(filter $(TINY),$(MODEL))) ## The mesh on this machine u
 	@$(BIN)/omni up $(PIPELINES:%=--pipeline %) $(if $(QWEN),--model 'qwen3-omni=$(MODEL)') --port $(PORT)
 
 test: setup tests/clients/node_modules/.ready ## All tests that need no GPU, the fast ones first
-	$(BIN)/pytest tests/unit tests/contract tests/integration tests/voices tests/parity
+	$(PYTEST) tests/unit tests/contract tests/integration tests/voices tests/parity
 
 test-unit test-contract test-integration test-voices test-parity: test-%: setup tests/clients/node_modules/.ready
-	$(BIN)/pytest tests/$*
+	$(PYTEST) tests/$*
 
 test-unit: ## Only the pure parts
 test-contract: ## Only what the parts promise each other

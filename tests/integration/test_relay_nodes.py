@@ -235,6 +235,7 @@ def test_a_short_silence_ends_nothing(nodes: Nodes) -> None:
 def test_a_small_tensor_is_not_stalled_by_200_mib_of_another_request(nodes: Nodes) -> None:
     source, sink = nodes.left.source, nodes.right.sink
     sink.say("tell of arrivals")
+    eventually(lambda: nodes.right.arena()["peers"] < 32 * MIB, "a killed relay's peers keep their space")
     with nodes.wire.bandwidth(100 * MIB):
         moved = _received(nodes.right)
         source.push(nodes.right.address, "sink", LARGE, "large")

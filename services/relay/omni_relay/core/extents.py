@@ -43,7 +43,7 @@ from omni_relay.core.shares import Bounds, Shares
 from omni_relay.core.waiting import Waiter, WaitingLine
 
 # Seconds that stages have to come back after a restart of the relay. They notice its end at once and dial every second.
-CLAIM_TIME = 5.0
+CLAIM_TIME = 4.0
 
 
 class Extents:
