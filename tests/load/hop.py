@@ -25,6 +25,7 @@ from tests.load.hop_plain import PlainHop, plain_hops
 from tests.load.pool import Pool
 from tests.load.report import Series, machine, micros, table, times
 
+from omni_common.allocator import keep_freed_memory
 from omni_common.rpc.contract import INLINE_LIMIT
 from omni_common.tensor import DType, Tensor
 from omni_common.transfer import TensorSender, Way
@@ -150,6 +151,7 @@ def _size(size: int) -> str:
 
 
 def main() -> None:
+    keep_freed_memory()
     print(f"Hop between two processes, microseconds (p50, {ROUNDS} rounds). {machine()}.\n")
     print(show(anyio.run(measure, backend_options={"use_uvloop": True})))
 

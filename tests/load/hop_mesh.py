@@ -22,6 +22,7 @@ from tests.load.held import Held
 
 from omni.common.v1 import tensor_pb2
 from omni.stage.v1 import stage_pb2, stage_pb2_grpc
+from omni_common.allocator import keep_freed_memory
 from omni_common.arena import ArenaReader
 from omni_common.payload import PayloadCodec
 from omni_common.relay.slots import Slots
@@ -159,6 +160,7 @@ async def _serve(folder: Path, epoch: int, copy_out: bool) -> None:
 
 
 if __name__ == "__main__":
+    keep_freed_memory()
     anyio.run(
         _serve, Path(sys.argv[1]), int(sys.argv[2]), "--copy-out" in sys.argv, backend_options={"use_uvloop": True}
     )

@@ -18,6 +18,7 @@ from typing import Protocol, TypeVar
 import anyio
 import anyio.abc
 
+from omni_common.allocator import keep_freed_memory
 from omni_common.clock import monotonic
 from omni_common.deadline import Deadline
 from omni_common.settings import ServiceSettings
@@ -96,6 +97,7 @@ class Service(Protocol):
 def run_service(settings: Settings, build: Callable[[Settings], Service]) -> None:
     """Runs the service that `build` makes inside the event loop, until a signal ends it."""
     name = type(settings).model_config.get("env_prefix", "").removeprefix("OMNI_").rstrip("_").lower()
+    keep_freed_memory()
     configure_logs(settings.log_level, service=name)
     describe_build(name)
     try:
