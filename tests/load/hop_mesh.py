@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +30,7 @@ from omni_common.request import RequestKey
 from omni_common.rpc import convert
 from omni_common.rpc.channel import open_channel
 from omni_common.rpc.duplex import Duplex, server_duplex
-from omni_common.rpc.frames import FrameWriter
+from omni_common.rpc.frames import Blob, FrameWriter
 from omni_common.rpc.server import open_server
 from omni_common.rpc.session import client_session, exchange
 from omni_common.tensor import Tensor
@@ -62,6 +62,10 @@ class MeshHop:
         self._sent = 0
         self._under_way: deque[anyio.Event] = deque()
 
+    async def tell(self) -> None:
+        """A control event without a tensor. Returns when the receiver has answered it."""
+        await self._put(stage_pb2.DeliverEvent(key=convert.render_key(REQUEST), done=stage_pb2.DoneEvent()))
+
     async def send(self, body: Tensor) -> None:
         """Returns when the receiver has the tensor and says so."""
         encoded = self._tensors.encode(CODEC, Parcel(body), REQUEST.request_id, self._way)
@@ -69,9 +73,12 @@ class MeshHop:
             key=convert.render_key(REQUEST), chunk=stage_pb2.ChunkEvent(index=self._sent, payload=encoded.payload)
         )
         self._sent += 1
+        await self._put(event, encoded.blobs)
+
+    async def _put(self, event: stage_pb2.DeliverEvent, blobs: Sequence[Blob] = ()) -> None:
         arrived = anyio.Event()
         self._under_way.append(arrived)
-        self._out.put(event, lane=REQUEST.request_id, blobs=encoded.blobs)
+        self._out.put(event, lane=REQUEST.request_id, blobs=blobs)
         await arrived.wait()  # the driver holds the deadline of the whole measurement
 
     async def run(self, duplex: Duplex[stage_pb2.DeliverResponse, stage_pb2.DeliverRequest]) -> None:
@@ -122,15 +129,21 @@ class _Session:
 
     def _frame(self, frame: stage_pb2.DeliverRequest) -> None:
         for event in frame.events:
-            if event.HasField("blob"):
-                self._receiver.add(event.blob)
-            else:
-                self._take(event)
+            match event.WhichOneof("event"):
+                case "blob":
+                    self._receiver.add(event.blob)
+                case "chunk":
+                    self._take(event)
+                    self._answer(event)
+                case "done":
+                    self._answer(event)
 
     def _take(self, event: stage_pb2.DeliverEvent) -> None:
         parcel = self._receiver.decode(CODEC, event.chunk.payload)
         assert isinstance(parcel, Parcel)
         self._held.add(parcel.body.data)
+
+    def _answer(self, event: stage_pb2.DeliverEvent) -> None:
         credit = stage_pb2.CreditReply(key=event.key, chunks=1)
         self._replies.put(stage_pb2.DeliverReply(credit=credit), lane=event.key.request_id)
 

@@ -103,8 +103,8 @@ def _in_pod(how: str, copied: str, moved: str) -> tuple[Bar, ...]:
 
 
 def _control(theirs: str) -> Bar:
-    value = _time(ways.FRAMES_PLACED, theirs)
-    needs = ways.FRAMES_PLACED, theirs
+    value = _time(ways.FRAMES_CONTROL, theirs)
+    needs = ways.FRAMES_CONTROL, theirs
     return Bar("control round trip", theirs, value, needs, ceiling=1.3, most=_FRAME_BYTES)
 
 

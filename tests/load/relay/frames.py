@@ -1,6 +1,7 @@
 """A hand-over within a pod as stages make it, by frames on a Deliver stream: the sending end of `tests.load.hop_mesh`.
 
-`python -m tests.load.relay.frames FOLDER EPOCH MODE PORT` is asked for rounds; MODE as in `in_pod`.
+`python -m tests.load.relay.frames FOLDER EPOCH MODE PORT` is asked for rounds; MODE as in `in_pod`,
+or `control` for events that carry no tensor.
 """
 
 from __future__ import annotations
@@ -21,6 +22,9 @@ from omni_common.tensor import Tensor
 from omni_common.transfer import TensorSender
 
 
+CONTROL = "control"
+
+
 async def _send(folder: Path, epoch: int, mode: str, port: int) -> None:
     slots = open_slots(folder, epoch)
     pool = Pool()
@@ -33,6 +37,8 @@ async def _send(folder: Path, epoch: int, mode: str, port: int) -> None:
     async with mesh_hop(port, TensorSender(slots), slots) as hop:
 
         async def measure(round_: Round) -> Seconds:
+            if mode == CONTROL:
+                return await at_once(lambda _: hop.tell(), range(round_.messages), round_.at_once)
             return await at_once(hop.send, tensors(round_), round_.at_once)
 
         await serve_async("ready", measure)

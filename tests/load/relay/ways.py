@@ -10,6 +10,7 @@ from pathlib import Path
 
 from tests.lab.netns import Wire
 from tests.load.arena import make_arena
+from tests.load.relay.frames import CONTROL
 from tests.load.relay.in_pod import ARENA_BYTES, COPIED, MOVED, PLACED
 from tests.load.relay.pods import LARGE, MANY, Protection, Secrets, two_pods
 from tests.load.relay.rounds import Round, Seconds
@@ -24,6 +25,7 @@ RAW, RAW_TLS, GRPC = "raw sockets", "raw TLS sockets", "gRPC, 1 MB chunks"
 RELAY, RELAY_XXH3, RELAY_AEAD, RELAY_TLS = "relay", "relay, xxh3", "relay, AEAD", "relay, TLS"
 EDGES = "relay, edges"
 
+FRAMES_CONTROL = "frames, no tensor"
 FRAMES_PLACED, FRAMES_COPIED, FRAMES_MOVED = "frames, in place", "frames, copied in", "frames, copied in and out"
 
 _ARENA = {PLACED: ARENA_PLACED, COPIED: ARENA_COPIED, MOVED: ARENA_MOVED}
@@ -73,6 +75,7 @@ class Ways:
             BARE: lambda: self._folder_pair("relay.bare", self._new_folder("bare")),
             **{name: partial(self._arena, mode) for mode, name in _ARENA.items()},
             **{name: partial(self._framed, mode) for mode, name in _FRAMES.items()},
+            FRAMES_CONTROL: partial(self._framed, CONTROL, most=KB),
             ONE_HOST: self._one_host,
             **{name: partial(self._echo, "relay.zmq_echo", loop) for loop, name in _LOOPS.items()},
             GRPC_AIO: lambda: self._echo("relay.grpc_echo"),
@@ -115,13 +118,13 @@ class Ways:
         other = self._start(receiver, module, "receive", str(folder), *arguments)
         return _way(other, self._start(sender, module, "send", str(folder), *arguments))
 
-    def _framed(self, mode: str) -> Way:
+    def _framed(self, mode: str, most: int = 1 << 40) -> Way:
         sender, receiver = self._pod
         folder = self._new_folder(f"frames-{mode}")
         epoch = str(make_arena(folder, ARENA_BYTES))
         copy_out = ["--copy-out"] if mode == MOVED else []
         other = self._start(receiver, "hop_mesh", str(folder), epoch, *copy_out)
-        return _way(other, self._start(sender, "relay.frames", str(folder), epoch, mode, other.line))
+        return _way(other, self._start(sender, "relay.frames", str(folder), epoch, mode, other.line), most=most)
 
     def _connected_pair(self, module: str, *arguments: str) -> Way:
         sender, receiver = self._nodes

@@ -13,7 +13,6 @@ from __future__ import annotations
 import asyncio
 from typing import Generic, Protocol, TypeVar
 
-import anyio
 import grpc
 import grpc.aio
 from google.protobuf.message import Message
@@ -51,19 +50,24 @@ class Duplex(Protocol[Read_co, Written_contra]):
 class _ServerDuplex(Generic[Read, Written]):
     def __init__(self, context: grpc.aio.ServicerContext[Read, Written]) -> None:
         self._context = context
-        self._reading = anyio.CancelScope()
+        self._reader: asyncio.Task[object] | None = None
         self._ended = False
 
     async def read(self) -> Read | None:
         if self._ended:
             return None
-        with anyio.CancelScope() as self._reading:
-            try:
-                frame = await self._context.read()
-            except (grpc.aio.InternalError, grpc.aio.UsageError) as error:
-                raise PeerGone from error
-            return None if _is_end(frame) else frame
-        return None
+        self._reader = asyncio.current_task()
+        try:
+            frame = await self._context.read()
+        except (grpc.aio.InternalError, grpc.aio.UsageError) as error:
+            raise PeerGone from error
+        except asyncio.CancelledError:
+            if not self._interrupted():
+                raise
+            return None
+        finally:
+            self._reader = None
+        return None if _is_end(frame) else frame
 
     async def write(self, frame: Written) -> None:
         try:
@@ -73,7 +77,13 @@ class _ServerDuplex(Generic[Read, Written]):
 
     async def end(self) -> None:
         self._ended = True
-        self._reading.cancel()
+        if self._reader is not None:
+            self._reader.cancel()
+
+    def _interrupted(self) -> bool:
+        """Whether it was `end` that cancelled the read: by the task, since a scope around each read costs more than the
+        rest of it. A scope around the stream that is cancelled as well will say so again."""
+        return self._ended and self._reader is not None and self._reader.uncancel() == 0
 
 
 class _ClientDuplex(Generic[Written, Read]):
