@@ -22,11 +22,14 @@ class Held:
         self._last: deque[memoryview] = deque()
         self._copies = Pool() if copy_out else None
 
-    def add(self, data: memoryview) -> None:
-        """Checks its marks, and reads all of it if it is copied out. Lets the oldest go first."""
+    def look(self, data: memoryview) -> None:
+        """Checks its marks, and reads all of it if it is copied out."""
         self._checker.check(data)
         if self._copies is not None:
             np.copyto(self._copies.take(data.nbytes), np.frombuffer(data, np.uint8))
+
+    def keep(self, data: memoryview) -> None:
+        """Lets the oldest go first."""
         if self._last and self._last[0].nbytes != data.nbytes:
             self._last.clear()
         while self._last and (len(self._last) + 1) * data.nbytes > self._most:

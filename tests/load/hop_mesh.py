@@ -141,7 +141,8 @@ class _Session:
     def _take(self, event: stage_pb2.DeliverEvent) -> None:
         parcel = self._receiver.decode(CODEC, event.chunk.payload)
         assert isinstance(parcel, Parcel)
-        self._held.add(parcel.body.data)
+        self._held.look(parcel.body.data)
+        self._held.keep(parcel.body.data)
 
     def _answer(self, event: stage_pb2.DeliverEvent) -> None:
         credit = stage_pb2.CreditReply(key=event.key, chunks=1)

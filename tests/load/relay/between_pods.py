@@ -180,8 +180,11 @@ class _Consumer:
         ref = DataRef(
             data_type=DataType.DATA_TYPE_UINT8, shape=[arrived.length], length=arrived.length, arena=arrived.slot
         )
-        self._held.add(self._client.view(ref, self._released.append).data)
+        data = self._client.view(ref, self._released.append).data
+        self._held.look(data)
         self._stamps.write(self._edge, arrived.transfer.number)
+        self._held.keep(data)
+        del data
         while self._released:
             self._client.return_arrived(self._released.popleft())
 

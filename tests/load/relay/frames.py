@@ -21,7 +21,6 @@ from omni_common.rpc.contract import POD_INLINE_LIMIT
 from omni_common.tensor import Tensor
 from omni_common.transfer import TensorSender
 
-
 CONTROL = "control"
 
 

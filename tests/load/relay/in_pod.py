@@ -3,6 +3,9 @@
 `python -m tests.load.relay.in_pod receive FOLDER EPOCH MODE` listens in the folder with the arena of that epoch;
 `python -m tests.load.relay.in_pod send FOLDER EPOCH MODE` is asked for rounds. MODE: `placed` tensors are made in the
 arena and viewed, `copied` ones are copied in and viewed, `moved` ones are copied in and out again.
+
+A hand-over is over when the consumer has the view, or the copy, and has said so. That it lets go of earlier tensors,
+and that the producer takes their slots back before it makes the next, happens between two hand-overs, as in a stage.
 """
 
 from __future__ import annotations
@@ -10,7 +13,7 @@ from __future__ import annotations
 import socket
 import sys
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -43,17 +46,20 @@ def _send(folder: Path, epoch: int, mode: str) -> None:
     connection.connect(str(folder / "in_pod.sock"))
     pool = Pool()
 
-    def tensors(round_: Round) -> Iterable[Tensor]:
-        if mode == PLACED:
-            return (place(slots, round_.size) for _ in range(round_.messages))
-        return (tensor(array) for array in pool.pieces(round_.size, round_.messages))
+    answers: deque[bytes] = deque()
+
+    def tensors(round_: Round) -> Iterator[Tensor]:
+        for _ in range(round_.messages):
+            while answers:
+                for released in ReleaseReply.FromString(answers.popleft()).slots:
+                    slots.release(released)
+            yield place(slots, round_.size) if mode == PLACED else tensor(pool.take(round_.size))
 
     def hand_over(body: Tensor) -> None:
         ref = describe(body)
         ref.arena.CopyFrom(slots.made_in_place(body) or _copied_in(slots, body))
         connection.send(ref.SerializeToString())
-        for released in ReleaseReply.FromString(connection.recv(_MESSAGE)).slots:
-            slots.release(released)
+        answers.append(connection.recv(_MESSAGE))
 
     serve("ready", lambda round_: one_by_one(hand_over, tensors(round_)))
 
@@ -74,12 +80,16 @@ def _receive(folder: Path, epoch: int, mode: str) -> None:
     connection, _ = listener.accept()
     held = Held(copy_out=mode == MOVED)
     released: deque[ArenaSlot] = deque()
+    reply = ReleaseReply()
     while message := connection.recv(_MESSAGE):
-        held.add(reader.view(DataRef.FromString(message), released.append).data)
+        data = reader.view(DataRef.FromString(message), released.append).data
+        held.look(data)
+        connection.send(reply.SerializeToString())
+        held.keep(data)
+        del data
         reply = ReleaseReply()
         while released:
             reply.slots.append(released.popleft())
-        connection.send(reply.SerializeToString())
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ class Measurement:
         return self.least <= size <= self.most
 
     def round(self, size: int, messages: int) -> Round:
-        return Round(size, max(messages, self.at_once), self.at_once, self.edges)
+        return Round(size, max(messages, self.at_once, self.way.messages), self.at_once, self.edges)
 
 
 @dataclass(slots=True)

@@ -28,6 +28,9 @@ EDGES = "relay, edges"
 FRAMES_CONTROL = "frames, no tensor"
 FRAMES_PLACED, FRAMES_COPIED, FRAMES_MOVED = "frames, in place", "frames, copied in", "frames, copied in and out"
 
+# Messages of a round, at least, where no byte moves.
+_STILL = 30
+
 _ARENA = {PLACED: ARENA_PLACED, COPIED: ARENA_COPIED, MOVED: ARENA_MOVED}
 _LOOPS = {"asyncio": ZMQ, "uvloop": ZMQ_UVLOOP}
 _FRAMES = {PLACED: FRAMES_PLACED, COPIED: FRAMES_COPIED, MOVED: FRAMES_MOVED}
@@ -47,6 +50,8 @@ class Way:
     pids: tuple[int, ...]
     least: int = 0
     most: int = 1 << 40
+    messages: int = 1
+    """That a round has at least: one that moves no bytes is a matter of microseconds, of which few say nothing."""
 
     def fits(self, size: int) -> bool:
         return self.least <= size <= self.most
@@ -72,7 +77,7 @@ class Ways:
         self._secrets = Secrets(folder)
         self._openers: dict[str, Callable[[], Way]] = {
             MEMCPY: self._memory,
-            BARE: lambda: self._folder_pair("relay.bare", self._new_folder("bare")),
+            BARE: lambda: self._folder_pair("relay.bare", self._new_folder("bare"), messages=_STILL),
             **{name: partial(self._arena, mode) for mode, name in _ARENA.items()},
             **{name: partial(self._framed, mode) for mode, name in _FRAMES.items()},
             FRAMES_CONTROL: partial(self._framed, CONTROL, most=KB),
@@ -100,7 +105,8 @@ class Ways:
 
     def _arena(self, mode: str) -> Way:
         folder = self._new_folder(mode)
-        return self._folder_pair("relay.in_pod", folder, str(make_arena(folder, ARENA_BYTES)), mode)
+        epoch = str(make_arena(folder, ARENA_BYTES))
+        return self._folder_pair("relay.in_pod", folder, epoch, mode, messages=_STILL if mode == PLACED else 1)
 
     def _one_host(self) -> Way:
         sender, receiver = self._pod
@@ -113,18 +119,19 @@ class Ways:
         other = self._start(receiver, module, "answer", *arguments)
         return _way(other, self._start(sender, module, "ask", *arguments, other.line), most=KB)
 
-    def _folder_pair(self, module: str, folder: Path, *arguments: str) -> Way:
+    def _folder_pair(self, module: str, folder: Path, *arguments: str, messages: int = 1) -> Way:
         sender, receiver = self._pod
         other = self._start(receiver, module, "receive", str(folder), *arguments)
-        return _way(other, self._start(sender, module, "send", str(folder), *arguments))
+        return _way(other, self._start(sender, module, "send", str(folder), *arguments), messages=messages)
 
     def _framed(self, mode: str, most: int = 1 << 40) -> Way:
         sender, receiver = self._pod
         folder = self._new_folder(f"frames-{mode}")
         epoch = str(make_arena(folder, ARENA_BYTES))
+        still = _STILL if mode == PLACED else 1
         copy_out = ["--copy-out"] if mode == MOVED else []
         other = self._start(receiver, "hop_mesh", str(folder), epoch, *copy_out)
-        return _way(other, self._start(sender, "relay.frames", str(folder), epoch, mode, other.line), most=most)
+        return _way(other, self._start(sender, "relay.frames", str(folder), epoch, mode, other.line), most, still)
 
     def _connected_pair(self, module: str, *arguments: str) -> Way:
         sender, receiver = self._nodes
@@ -147,8 +154,8 @@ class Ways:
         return folder
 
 
-def _way(receiver: Worker, sender: Worker, *, most: int = 1 << 40) -> Way:
-    return Way(sender, (sender.process.pid, receiver.process.pid), most=most)
+def _way(receiver: Worker, sender: Worker, most: int = 1 << 40, messages: int = 1) -> Way:
+    return Way(sender, (sender.process.pid, receiver.process.pid), most=most, messages=messages)
 
 
 @contextmanager
