@@ -11,6 +11,8 @@ from tests.load.pool import Pool
 # A consumer that releases what it got at once lets the producer write the same cached bytes for ever. No cache is as
 # large as this.
 HELD_BYTES = 128 << 20
+# Nor does a stage hold thousands of small ones, for which a process has places in its table of holds.
+HELD_VIEWS = 1024
 
 
 class Held:
@@ -32,7 +34,7 @@ class Held:
         """Lets the oldest go first."""
         if self._last and self._last[0].nbytes != data.nbytes:
             self._last.clear()
-        while self._last and (len(self._last) + 1) * data.nbytes > self._most:
+        while self._last and (len(self._last) == HELD_VIEWS or (len(self._last) + 1) * data.nbytes > self._most):
             self._last.popleft()
         if data.nbytes <= self._most:
             self._last.append(data)
