@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import anyio
 import pytest
+from tests.integration.layouts import A_PROCESS_EACH, ALL, ONE_OR_MANY, SHARED_PROCESSES
 from tests.integration.mesh import Layout, mesh, say
 from tests.integration.mesh_requests import LONG, answer, ask, ended
 
@@ -35,19 +37,21 @@ async def test_speech_comes_back_beside_the_text(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("pods", "arena"),
+    "layout",
     [
-        pytest.param({}, True, id="through the arena"),
-        pytest.param({}, False, id="without an arena"),
-        pytest.param({"count": "elsewhere", "join": "third"}, True, id="between pods"),
+        pytest.param(Layout(), id="through the arena"),
+        pytest.param(Layout(arena=False), id="without an arena"),
+        pytest.param(Layout(pods={"count": "elsewhere", "join": "third"}), id="between pods"),
+        *SHARED_PROCESSES,
     ],
 )
-async def test_large_media_cross_every_edge_unharmed(tmp_path: Path, pods: dict[str, str], arena: bool) -> None:
+async def test_large_media_cross_every_edge_unharmed(tmp_path: Path, layout: Layout) -> None:
     file = Media(Modality.AUDIO, bytes(range(256)) * 8 * 1024)
-    async with mesh(tmp_path, Layout(pods=pods, arena=arena)) as made:
-        text, _, result = await ask(made, "look", file)
+    async with mesh(tmp_path, layout) as made:
+        text, audio, result = await ask(made, "look", file, spoken=True)
         assert str(len(file.data)) in text
-        assert "count" in {report.stage for report in result.reports}
+        assert audio
+        assert {report.stage for report in result.reports} == {*ALL}
         await made.until_idle()
 
 
@@ -59,8 +63,10 @@ async def test_reports_count_from_admission_in_the_order_of_the_graph(tmp_path: 
         assert at["split"].end <= at["say"].first_output <= at["write"].end
 
 
-async def test_many_requests_at_once_each_get_their_own_answer(tmp_path: Path) -> None:
-    async with mesh(tmp_path, Layout(replicas={"say": 2})) as made:
+@pytest.mark.parametrize("layout", ONE_OR_MANY)
+async def test_many_requests_at_once_each_get_their_own_answer(tmp_path: Path, layout: Layout) -> None:
+    replicas = dict.fromkeys(ALL, 2) if layout.together else {"say": 2}
+    async with mesh(tmp_path, replace(layout, replicas=replicas)) as made:
         tickets = {f"word{n} again": made.gateway.submit(say(f"word{n} again", spoken=True)) for n in range(32)}
         for text, ticket in tickets.items():
             said, audio, _ = await answer(ticket)
@@ -76,8 +82,9 @@ async def test_two_coordinators_share_the_stages(tmp_path: Path) -> None:
         await made.until_idle()
 
 
-async def test_a_caller_that_does_not_read_stops_the_work_until_it_reads(tmp_path: Path) -> None:
-    async with mesh(tmp_path, Layout(changes={"write": {"credits": 4}})) as made:
+@pytest.mark.parametrize("layout", ONE_OR_MANY)
+async def test_a_caller_that_does_not_read_stops_the_work_until_it_reads(tmp_path: Path, layout: Layout) -> None:
+    async with mesh(tmp_path, replace(layout, changes={"write": {"credits": 4}})) as made:
         ticket = made.gateway.submit(say(LONG), output_credits=3)
         await ticket.admitted()
         pieces = [await ticket.piece() for _ in range(3)]
@@ -106,8 +113,9 @@ async def test_an_abort_in_mid_stream_leaves_nothing_behind(tmp_path: Path) -> N
         await made.until_idle(within=2.0)
 
 
-async def test_aborts_at_every_moment_leave_nothing_behind(tmp_path: Path) -> None:
-    async with mesh(tmp_path) as made:
+@pytest.mark.parametrize("layout", [A_PROCESS_EACH, *SHARED_PROCESSES])
+async def test_aborts_at_every_moment_leave_nothing_behind(tmp_path: Path, layout: Layout) -> None:
+    async with mesh(tmp_path, layout) as made:
         file = Media(Modality.IMAGE, bytes(300_000))
         for turns in range(0, 120, 3):
             ticket = made.gateway.submit(say("a few words to say", file, spoken=True))
@@ -148,8 +156,9 @@ async def test_a_lost_replica_fails_its_requests_and_no_others(tmp_path: Path) -
         assert text.split() == ["AS", "NEW"]
 
 
-async def test_a_deadline_ends_a_request_that_nobody_reads(tmp_path: Path) -> None:
-    async with mesh(tmp_path) as made:
+@pytest.mark.parametrize("layout", ONE_OR_MANY)
+async def test_a_deadline_ends_a_request_that_nobody_reads(tmp_path: Path, layout: Layout) -> None:
+    async with mesh(tmp_path, layout) as made:
         ticket = made.gateway.submit(say(LONG), output_credits=1, remaining=0.3)
         await ticket.admitted()
         await ticket.piece()
