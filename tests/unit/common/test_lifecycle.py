@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 PROGRAM = """
+import gc
 import sys
 import anyio
 from pydantic_settings import SettingsConfigDict
@@ -29,6 +30,8 @@ def say(word):
 class Health:
     async def set_serving(self, serving):
         say(f"health {serving}")
+        if sys.argv[1] == "looks at its garbage":
+            say(f"spared {len(gc.get_objects()) < gc.get_freeze_count()}")
 
 class Thing:
     def __init__(self, settings):
@@ -115,6 +118,11 @@ def test_a_signal_takes_it_off_health_then_drains_then_cancels_then_exits_well(
         thing.signal(number)
         thing.says("health False", "drain 20", "drained", "cancelled serving=False")
         assert thing.ends()[:2] == (0, "")
+
+
+def test_what_it_has_when_it_serves_is_not_looked_through_for_garbage(monkeypatch: pytest.MonkeyPatch) -> None:
+    with process("looks at its garbage", monkeypatch) as thing:
+        thing.says("built", "health True", "spared True")
 
 
 def test_a_drain_that_takes_too_long_is_ended_at_its_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
