@@ -7,7 +7,6 @@ out of a stage is its scheduler; what is left out of a request is its envelope, 
 
 from __future__ import annotations
 
-import asyncio
 import sys
 from collections import deque
 from collections.abc import AsyncIterator, Sequence
@@ -35,6 +34,7 @@ from omni_common.rpc.server import open_server
 from omni_common.rpc.session import client_session, exchange
 from omni_common.tensor import Tensor
 from omni_common.transfer import TensorReceiver, TensorSender, Way
+from omni_stage.loop import LoopThread
 
 SERVICE = "omni.stage.v1.StageService"
 REQUEST = RequestKey("bench")
@@ -117,15 +117,16 @@ class _Session:
     """The receiving end of one stream: takes each tensor as a stage does and returns a credit."""
 
     def __init__(self, reader: ArenaReader, held: Held) -> None:
-        self._loop = asyncio.get_running_loop()
+        self._calls = LoopThread()
         self._replies: FrameWriter[stage_pb2.DeliverReply] = FrameWriter()
         self._receiver = TensorReceiver(reader, MAX_BYTES, self._released_somewhere)
         self._held = held
 
     async def run(self, duplex: Duplex[stage_pb2.DeliverRequest, stage_pb2.DeliverResponse]) -> None:
-        await exchange(
-            duplex, self._replies, frame=lambda replies: stage_pb2.DeliverResponse(replies=replies), handle=self._frame
-        )
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._calls.run)
+            await exchange(duplex, self._replies, frame=_response, handle=self._frame)
+            tasks.cancel_scope.cancel()
 
     def _frame(self, frame: stage_pb2.DeliverRequest) -> None:
         for event in frame.events:
@@ -149,10 +150,14 @@ class _Session:
         self._replies.put(stage_pb2.DeliverReply(credit=credit), lane=event.key.request_id)
 
     def _released_somewhere(self, slot: tensor_pb2.ArenaSlot) -> None:
-        self._loop.call_soon_threadsafe(self._release, slot)
+        self._calls.call(self._release, slot)
 
     def _release(self, slot: tensor_pb2.ArenaSlot) -> None:
         self._replies.put(stage_pb2.DeliverReply(release=stage_pb2.ReleaseReply(slots=[slot])))
+
+
+def _response(replies: list[stage_pb2.DeliverReply]) -> stage_pb2.DeliverResponse:
+    return stage_pb2.DeliverResponse(replies=replies)
 
 
 class _Consumer(stage_pb2_grpc.StageServiceServicer):

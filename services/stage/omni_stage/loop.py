@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-import anyio
+from omni_common.rpc.bell import Bell
 
 
 class LoopThread:
@@ -21,20 +21,26 @@ class LoopThread:
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._calls: deque[tuple[Callable[..., object], tuple[Any, ...]]] = deque()
-        self._ready = anyio.Event()
+        self._bell = Bell()
+        self._rung = False
 
     def call(self, function: Callable[..., object], *args: Any) -> None:
         """Runs the function soon, in order; after the loop's end it does nothing, as nobody is left to tell."""
         self._calls.append((function, args))
-        with contextlib.suppress(RuntimeError):
-            self._loop.call_soon_threadsafe(self._wake)
+        if not self._rung:  # else `run` has yet to look: waking the loop is a system call
+            self._rung = True
+            with contextlib.suppress(RuntimeError):
+                self._loop.call_soon_threadsafe(self._bell.ring)
 
     async def run(self) -> None:
         """Until cancelled."""
         while True:
-            await self._ready.wait()  # no deadline: it waits for this process's own threads
-            self._ready = anyio.Event()
-            # What a call asks for comes in the next turn: streams and timers have theirs between the two.
+            if self._calls:
+                # What a call asks for comes in the next turn: streams and timers have theirs between the two.
+                await asyncio.sleep(0)
+            else:
+                await self._bell.wait()  # no deadline: it waits for this process's own threads
+            self._rung = False  # before looking: what is not seen now rings
             for _ in range(len(self._calls)):
                 self._carry_out(*self._calls.popleft())
 
@@ -42,6 +48,3 @@ class LoopThread:
     def _carry_out(function: Callable[..., object], args: tuple[Any, ...]) -> None:
         # Of its own, so that nothing of a call is kept until the next one: its arguments may hold leases.
         function(*args)
-
-    def _wake(self) -> None:
-        self._ready.set()
