@@ -30,7 +30,6 @@ def main() -> None:
     if gpu.startswith("cuda"):
         torch.zeros(1, device=gpu)
         run_service(StageSettings(device=gpu), StageProcess)
-        return
 
     def open_side(place: Place) -> DeviceSide:
         return gpu_side(place.folder, place.owner, gpu, make=Hanging)[0]

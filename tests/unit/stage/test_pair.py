@@ -5,6 +5,7 @@ Gloo stands in for NCCL: the life of a pair is the same code.
 
 from __future__ import annotations
 
+import os
 import queue
 import random
 import select
@@ -102,6 +103,11 @@ class Other:
         print(*(word for tensor in tensors.items() for word in tensor), file=self.process.stdin, flush=True)
         self.hear("offered")
 
+    def stop(self) -> None:
+        """Returns when none of its threads runs any more."""
+        self.process.send_signal(signal.SIGSTOP)
+        os.waitid(os.P_PID, self.process.pid, os.WSTOPPED)
+
     def end(self) -> None:
         self.process.kill()
         self.process.communicate()
@@ -163,7 +169,7 @@ def test_a_hang_ends_by_the_deadline_and_the_pair_comes_back_until_its_process_i
         assert time.monotonic() - began < TIMEOUT + 3.0
         wishes.get_soon(2, 5000)
         # It hangs as a whole.
-        other.process.send_signal(signal.SIGSTOP)
+        other.stop()
         wishes.fetch(3, 5000)
         assert "no answer" in wishes.failure()
         other.process.send_signal(signal.SIGCONT)
@@ -185,11 +191,13 @@ def test_a_process_ends_at_once_whoever_hangs(lasting: Other) -> None:
 import sys
 from pathlib import Path
 from omni_common.deadline import Deadline
+from omni_common.lifecycle import leave
 from omni_stage.components.pair_group import GlooGroup
 from omni_stage.components.pair_receiver import PairReceiver
 receiver = PairReceiver(Path(sys.argv[1]), {OWNER}, GlooGroup, timeout=600.0)
 receiver.fetch(1000, {HANGING}, Deadline.after(600.0), print)
 sys.stdin.readline()
+leave(0)
 """
     with subprocess.Popen([sys.executable, "-c", script, str(lasting.folder)], stdin=subprocess.PIPE) as receiver:
         lasting.hear("hanging")

@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import gc
 import logging
+import os
 import signal
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
-from typing import Protocol, TypeVar
+from typing import NoReturn, Protocol, TypeVar
 
 import anyio
 import anyio.abc
@@ -98,8 +100,8 @@ class Service(Protocol):
         """Takes nothing new and returns when nothing is left; cancelled at the deadline."""
 
 
-def run_service(settings: Settings, build: Callable[[Settings], Service]) -> None:
-    """Runs the service that `build` makes inside the event loop, until a signal ends it."""
+def run_service(settings: Settings, build: Callable[[Settings], Service]) -> NoReturn:
+    """Runs the service that `build` makes inside the event loop, until a signal ends it, and the process with it."""
     name = type(settings).model_config.get("env_prefix", "").removeprefix("OMNI_").rstrip("_").lower()
     keep_freed_memory()
     configure_logs(settings.log_level, service=name)
@@ -111,7 +113,18 @@ def run_service(settings: Settings, build: Callable[[Settings], Service]) -> Non
         if sentences is None or others is not None:
             raise
         logger.error(str(_first(sentences)))  # noqa: TRY400  # the sentence is all there is to say
-        sys.exit(1)
+        leave(1)
+    leave(0)
+
+
+def leave(code: int) -> NoReturn:
+    """Ends the process now. A thread that a library holds for ever, such as a communicator's whose peer is gone, would
+    have the interpreter's own way out wait for it, or crash when the library is torn down under it."""
+    logging.shutdown()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):  # closed, or nobody reads it any more
+            stream.flush()
+    os._exit(code)
 
 
 async def serve(
