@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import importlib
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from mmap import PAGESIZE, mmap
 from typing import Any, Literal
 
 import pytest
 
 from omni_common.pipeline import PipelineConfig
 from omni_common.telemetry.names import Transport
+from omni_relay.peers.carriers.usable import why_not
 
 _USED = re.compile(r'^omni_edge_transfers_total{edge="([^"]+)",transport="([^"]+)"} (\S+)$', re.M)
 
@@ -45,8 +44,7 @@ class Hop:
         """Why it cannot be used here."""
         if not self.carrier:
             return None
-        carrier = importlib.import_module(f"omni_relay.peers.carriers.{self.carrier}")
-        why: str | None = carrier.available(memoryview(mmap(-1, PAGESIZE)))
+        why = why_not(self.carrier)
         return why and f"{why} (`make relay-extras` installs it)"
 
     @contextmanager

@@ -106,8 +106,8 @@ def up(
             host=host,
             port=port,
             replicas=parse_replicas(replicas or []),
-            colocate=parse_groups(colocate or []),
-            together=parse_groups(together or []),
+            colocate=parse_groups(colocate or [], "--colocate"),
+            together=parse_groups(together or [], "--together"),
             apart=apart,
             coordinators=coordinators,
             device=parse_device(device),
@@ -226,7 +226,7 @@ def bench_relay(
 ) -> None:
     """Show where the time goes when a tensor is moved between the relays of two pods on this machine."""
     with said_plainly():
-        wishes = Wishes((), encryption=encryption, transports=parse_transports(transport))
+        wishes = Wishes((), encryption=encryption, transports=parse_transports(transport, "--transport"))
         to_the_end(lambda: benching.bench_relay(parse_sizes(sizes), rounds, wishes, checksums=checksums))
 
 

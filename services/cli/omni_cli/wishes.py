@@ -32,17 +32,17 @@ def parse_device(option: str) -> str:
     return option
 
 
-def parse_size(option: str) -> int:
-    """Bytes of `64KiB`, `16MiB`, `1GiB` or a bare number of bytes."""
+def parse_size(option: str, name: str) -> int:
+    """Bytes of `64KiB`, `16MiB`, `1GiB` or a bare number of bytes; `name` is the option's."""
     size = re.fullmatch(r"(\d{1,12}) ?(|KiB|MiB|GiB)", option.strip())
     if size is None:
-        raise CommandError(f"{option} is no size; write 64KiB, 16MiB or 1GiB.")
+        raise CommandError(f"{name} '{option}' is not understood; write a size such as 64KiB, 16MiB or 1GiB.")
     return int(size[1]) * _UNITS[size[2]]
 
 
 def parse_sizes(option: str) -> tuple[int, ...]:
     """`64KiB,1MiB` → (65536, 1048576)."""
-    sizes = tuple(parse_size(size) for size in _split([option]))
+    sizes = tuple(parse_size(size, "--sizes") for size in _split([option]))
     if not sizes or not all(sizes):
         raise CommandError(f"--sizes {option} is not understood; write sizes such as 64KiB,1MiB.")
     return sizes
@@ -50,23 +50,38 @@ def parse_sizes(option: str) -> tuple[int, ...]:
 
 def parse_share(option: str) -> int:
     """Bytes of arena that a relay can work with, in whole MiB."""
-    share = parse_size(option) // MIB * MIB
+    share = parse_size(option, "--arena") // MIB * MIB
     if share < LEAST_SHARE:
         raise CommandError(f"--arena {option} is too little; write {LEAST_SHARE // MIB}MiB or more.")
     return share
 
 
-def parse_transports(option: str) -> tuple[str, ...]:
-    """`ucx,tcp` → ("ucx", "tcp"); empty for what the relays choose by themselves."""
+def parse_transports(option: str, name: str = "--transports") -> tuple[str, ...]:
+    """`ucx,tcp` → ("ucx", "tcp"); empty for what the relays choose by themselves. `name` is the option's."""
     transports = tuple(_split([option]))
-    if strange := [name for name in transports if name not in _TRANSPORTS]:
-        raise CommandError(f"--transports {strange[0]} is not one; there are {', '.join(_TRANSPORTS)}.")
+    if strange := [transport for transport in transports if transport not in _TRANSPORTS]:
+        raise CommandError(f"{name} {strange[0]} is not one; there are {', '.join(_TRANSPORTS)}.")
+    if twice := _twice(transports):
+        raise CommandError(f"{name} {option} names {twice} twice.")
     return transports
 
 
-def parse_groups(options: Sequence[str]) -> tuple[tuple[str, ...], ...]:
-    """`a,b` → ("a", "b"); each option is one group."""
-    return tuple(tuple(_split([option])) for option in options)
+def parse_groups(options: Sequence[str], name: str) -> tuple[tuple[str, ...], ...]:
+    """`a,b` → ("a", "b"); each option is one group. `name` is the option's."""
+    return tuple(_group(option, name) for option in options)
+
+
+def _group(option: str, name: str) -> tuple[str, ...]:
+    group = tuple(_split([option]))
+    if twice := _twice(group):
+        raise CommandError(f"{name} {option} names {twice} twice.")
+    if len(group) < 2:
+        raise CommandError(f"{name} '{option}' is no group; write two stages or more, such as a,b.")
+    return group
+
+
+def _twice(names: Sequence[str]) -> str | None:
+    return next((name for place, name in enumerate(names) if name in names[:place]), None)
 
 
 def _split(options: Sequence[str]) -> list[str]:

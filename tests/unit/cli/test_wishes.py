@@ -27,7 +27,20 @@ def test_a_number_of_replicas_that_makes_no_sense_is_named(option: str) -> None:
 
 
 def test_each_colocate_option_is_one_group() -> None:
-    assert parse_groups(["a,b", "c, d"]) == (("a", "b"), ("c", "d"))
+    assert parse_groups(["a,b", "c, d"], "--colocate") == (("a", "b"), ("c", "d"))
+
+
+@pytest.mark.parametrize(
+    ("option", "why"),
+    [
+        ("", "--together '' is no group; write two stages or more"),
+        ("a", "--together 'a' is no group"),
+        ("a,b,a", "--together a,b,a names a twice"),
+    ],
+)
+def test_a_group_is_two_stages_or_more(option: str, why: str) -> None:
+    with pytest.raises(CommandError, match=why):
+        parse_groups([option], "--together")
 
 
 @pytest.mark.parametrize("device", ["auto", "cpu", "cuda", "cuda:1"])
@@ -45,13 +58,13 @@ def test_any_other_device_is_refused_before_anything_starts(device: str) -> None
     ("text", "size"), [("64", 64), ("64KiB", 65_536), ("16 MiB", 16_777_216), (" 1GiB", 1_073_741_824), ("0", 0)]
 )
 def test_a_size_is_in_bytes_or_has_a_unit(text: str, size: int) -> None:
-    assert parse_size(text) == size
+    assert parse_size(text, "--arena") == size
 
 
 @pytest.mark.parametrize("text", ["", "MiB", "64MB", "64k", "-1", "1.5MiB", "1e3", "9999999999999"])
 def test_any_other_size_is_refused(text: str) -> None:
-    with pytest.raises(CommandError, match="is no size; write 64KiB, 16MiB or 1GiB"):
-        parse_size(text)
+    with pytest.raises(CommandError, match=f"--arena '{text}' is not understood; write a size such as 64KiB"):
+        parse_size(text, "--arena")
 
 
 def test_a_share_is_what_a_relay_can_work_with() -> None:
@@ -69,6 +82,13 @@ def test_transports_keep_their_order() -> None:
 def test_a_transport_that_there_is_not_is_named_with_those_that_there_are() -> None:
     with pytest.raises(CommandError, match="--transports pigeon is not one; there are tcp, ucx, nixl"):
         parse_transports("tcp,pigeon")
+    with pytest.raises(CommandError, match="--transport pigeon is not one"):
+        parse_transports("pigeon", "--transport")
+
+
+def test_a_transport_is_named_once() -> None:
+    with pytest.raises(CommandError, match="--transports tcp,tcp names tcp twice"):
+        parse_transports("tcp,tcp")
 
 
 def test_several_sizes_are_separated_by_commas() -> None:

@@ -16,9 +16,11 @@ from omni_cli.bench.pods import RunningPod, two_pods
 from omni_cli.bench.profile import Profile, Round, parts_of, profile
 from omni_cli.bench.tables import table_of
 from omni_cli.bench.transfer import Ends, open_ends
+from omni_cli.errors import CommandError
 from omni_cli.launcher.ground import MIB
 from omni_cli.launcher.plan import Wishes
 from omni_cli.launcher.shape import fits_together
+from omni_cli.launcher.transports import unusable
 from omni_cli.top.tables import size_text
 from omni_common.clock import monotonic
 from omni_common.data_ref import checksum
@@ -49,6 +51,8 @@ are the kernel's, for the whole of each process."""
 async def bench_relay(sizes: Sequence[int], rounds: int, wishes: Wishes, *, checksums: bool) -> None:
     """Measures transfers of each size, one at a time, and prints a table. Raises CommandError."""
     fits_together(wishes)
+    for sentence in unusable(wishes.transports):
+        raise CommandError(sentence)
     verifies = checksums and wishes.encryption not in {"tls", "aead"}
     async with (
         two_pods(wishes, max(sizes), checksums=checksums) as (here, there),

@@ -18,6 +18,7 @@ from omni_cli.launcher.readiness import Watch
 from omni_cli.launcher.shape import shape
 from omni_cli.launcher.state import write_state
 from omni_cli.launcher.supervisor import Ended, Supervisor, supervised
+from omni_cli.launcher.transports import unusable
 from omni_cli.settings import CommandSettings
 from omni_common.clock import monotonic
 from omni_common.pipeline import PipelineConfig
@@ -55,7 +56,7 @@ async def open_mesh(wishes: Wishes, *, say: Callable[[str], None], verbose: bool
     base = base_folder(CommandSettings().runtime_dir)
     with run_folders(base, LEAST_SHARE * count(served, wishes).shares) as folders:
         made = prepare(served, wishes, folders)
-        for line in about_arenas(made, wishes, folders):
+        for line in (*about_transports(wishes), *about_arenas(made, wishes, folders)):
             say(line)
         preload = preloads(one.family for one in served)
         writers = [*map(fork_server, preload), *(process.name for process in made.processes)]
@@ -83,6 +84,12 @@ def prepare(served: Sequence[Served], wishes: Wishes, folders: Folders) -> Plan:
         write_certificates(ground, made.pods)
     write_state(folders.run, _url(wishes), made)
     return made
+
+
+def about_transports(wishes: Wishes) -> Iterator[str]:
+    """What a person should know who wished for a transport that is not there."""
+    for sentence in unusable(wishes.transports):
+        yield f"{sentence} Tensors for other pods take the next transport."
 
 
 def about_arenas(made: Plan, wishes: Wishes, folders: Folders) -> Iterator[str]:
