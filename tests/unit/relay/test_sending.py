@@ -205,6 +205,33 @@ def test_a_relay_that_contradicts_itself_is_not_believed() -> None:
             lie()
 
 
+def test_a_lie_about_space_is_seen_when_it_is_told_not_by_the_thread_that_sends() -> None:
+    place = Place(0, 8192 + 64)
+    sending = opened(HOME)
+    sending.submit(1, A, 500, deadline=FOREVER, now=0.0)
+    first = piece(sending)
+    sending.submit(2, A, 500, deadline=FOREVER, now=0.0)
+    with pytest.raises(Misbehaved):
+        sending.freed(Place(0, place.offset + 64 + 512), 0.0)  # nothing of it has been sent
+    sending.cancel(2)
+    sending.answered(first.number, Cancelled(), 0.0)
+    with pytest.raises(Misbehaved):
+        sending.freed(place, 0.0)
+    sending.sent(1, 0.0)
+    assert reasons(sending) == {1: Reason.CANCELLED, 2: Reason.CANCELLED}
+
+
+def test_a_transfer_whose_space_came_free_was_delivered() -> None:
+    sending = opened(HOME)
+    sending.submit(1, A, 500, deadline=FOREVER, now=0.0)
+    first = piece(sending)
+    sending.freed(first.place, 0.0)
+    with pytest.raises(Misbehaved):
+        sending.answered(first.number, Cancelled(), 0.0)
+    sending.sent(1, 0.0)
+    assert reasons(sending) == {}
+
+
 @pytest.mark.parametrize(("offset", "length"), [(0, 0), (0, 1001), (1000, 501), (1500, 1), (2**63, 1)])
 def test_only_what_was_sent_is_sent_again(offset: int, length: int) -> None:
     sending = opened(HOME)

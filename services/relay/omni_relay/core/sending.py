@@ -72,6 +72,8 @@ class _Push:
     deadline: float
     submitted: float
     place: Place | None = None
+    freed: bool = False
+    """The other relay has said that nothing lies there any more."""
     placed: float = 0.0
     number: int = 0
     resent: bool = False
@@ -93,6 +95,7 @@ class Sending:
         self._piece = piece
         self._pushes: dict[int, _Push] = {}
         self._numbers: dict[int, int] = {}  # of transfers that the other relay has not ended, to pushes
+        self._places: dict[Place, int] = {}  # that are the other relay's to free, to pushes
         self._last = 0
         self._turns = Turns(piece)
         self._allotment = Allotment()
@@ -165,6 +168,7 @@ class Sending:
             self._pushes[name].closed = True
             self._end(name, error)
         self._numbers.clear()
+        self._places.clear()
         self.unanswered = 0
 
     def take_ended(self) -> list[tuple[int, OmniError | None]]:
@@ -182,13 +186,13 @@ class Sending:
         if turn is None:
             return None
         push = self._pushes[turn.transfer]
+        assert push.place is not None  # noqa: S101  # only who has a place is in `_turns`
         if turn.first:
             self._last += 1
             push.number = self._last
-            self._numbers[push.number] = turn.transfer
+            self._numbers[push.number] = self._places[push.place] = turn.transfer
             self.unanswered += push.length
         push.in_hand = True
-        assert push.place is not None  # noqa: S101  # only who has a place is in `_turns`
         waited = push.placed - push.submitted
         return SendPiece(turn.transfer, push.number, push.place, turn.offset, turn.length, turn.first, waited)
 
@@ -217,21 +221,31 @@ class Sending:
 
     def freed(self, place: Place, now: float) -> None:
         """The consumer has released what lay there. It may come before the word that the transfer has ended."""
+        name = self._places.pop(place, None)
+        if name is None:
+            raise Misbehaved("freed space that was not in use")
+        if (push := self._pushes.get(name)) is not None:
+            push.freed = True
         self._allotment.free(place)
         self._moved = now
         self._place(now)
 
     def answered(self, number: int, error: OmniError | None, now: float) -> None:
         """A transfer has ended: its consumer has it, or its space is free."""
-        name = self._numbers.pop(number, None)
+        name = self._numbers.get(number)
         if name is None:
             raise Misbehaved(f"ended transfer {number}, which is not under way")
         push = self._pushes[name]
+        if error is not None and push.freed:
+            raise Misbehaved(f"failed transfer {number}, whose space it had freed as its consumer's")
+        del self._numbers[number]
         push.closed = True
         self.unanswered -= push.length
         self._turns.drop(name)
         if error is None:
             push.place = None  # freed when its consumer releases it
+        elif push.place is not None:
+            self._places.pop(push.place, None)  # free with this word
         self._end(name, error)
         self._place(now)
 
@@ -278,7 +292,7 @@ class Sending:
         push = self._pushes[name]
         if push.begun and not push.closed:
             return
-        if push.place is not None and self._lost is None:
+        if push.place is not None and not push.freed and self._lost is None:
             self._allotment.free(push.place)
         del self._pushes[name]
 
