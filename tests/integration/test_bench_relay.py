@@ -17,6 +17,7 @@ pytestmark = pytest.mark.skipif(bool(LACK := missing()), reason=str(LACK))
 NAMES = [ways.MEMCPY, ways.ARENA_PLACED, ways.FRAMES_MOVED, ways.ONE_HOST, ways.RAW, ways.RELAY_AEAD, ways.EDGES]
 
 
+@pytest.mark.timeout(240)  # seven ways, with two processes or six each
 def test_ways_are_measured_and_held_to_their_bars() -> None:
     with TemporaryDirectory(dir="/dev/shm", prefix="omni-test-") as folder:
         alone, edges = run(Path(folder), Scope(NAMES, {64: 2, MB: 2, 16 * MB: 2}, {MB: 4}, rounds=1))
