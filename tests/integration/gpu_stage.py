@@ -29,12 +29,12 @@ def main() -> None:
 
     if gpu.startswith("cuda"):
         torch.zeros(1, device=gpu)
-        run_service(StageSettings(device=gpu), StageProcess)
+        run_service(StageSettings, StageProcess, device=gpu)
 
     def open_side(place: Place) -> DeviceSide:
         return gpu_side(place.folder, place.owner, gpu, make=Hanging)[0]
 
-    run_service(StageSettings(), lambda settings: StageProcess(settings, open_side=open_side))
+    run_service(StageSettings, lambda settings: StageProcess(settings, open_side=open_side))
 
 
 if __name__ == "__main__":

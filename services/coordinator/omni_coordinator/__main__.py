@@ -8,7 +8,7 @@ from omni_coordinator.settings import CoordinatorSettings
 
 
 def main() -> None:
-    run_service(CoordinatorSettings(), CoordinatorProcess)
+    run_service(CoordinatorSettings, CoordinatorProcess)
 
 
 if __name__ == "__main__":

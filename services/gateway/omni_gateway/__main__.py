@@ -8,7 +8,7 @@ from omni_gateway.settings import GatewaySettings
 
 
 def main() -> None:
-    run_service(GatewaySettings(), Gateway)
+    run_service(GatewaySettings, Gateway)
 
 
 if __name__ == "__main__":

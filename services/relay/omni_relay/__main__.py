@@ -8,7 +8,7 @@ from omni_relay.settings import RelaySettings
 
 
 def main() -> None:
-    run_service(RelaySettings(), RelayProcess)
+    run_service(RelaySettings, RelayProcess)
 
 
 if __name__ == "__main__":

@@ -52,6 +52,8 @@ class RelaySettings(ServiceSettings):
             raise ValueError("EXTENT_SIZE is below 4KiB: no tensor travels in so little")
         if self.arena_size < 2 * self.extent_size:
             raise ValueError("ARENA_SIZE has no room for two extents of EXTENT_SIZE")
+        if self.heartbeat < timedelta(milliseconds=10):
+            raise ValueError("HEARTBEAT is below 10ms: relays would do nothing but say that they live")
         if self.heartbeat * 2 > self.peer_timeout:
             raise ValueError("PEER_TIMEOUT is below two times HEARTBEAT: relays that are well would lose each other")
         return self

@@ -8,7 +8,7 @@ from omni_stage.settings import StageSettings
 
 
 def main() -> None:
-    run_service(StageSettings(), StageProcess)
+    run_service(StageSettings, StageProcess)
 
 
 if __name__ == "__main__":

@@ -83,3 +83,5 @@ def test_a_link_to_a_folder_is_not_followed(tmp_path: Path) -> None:
 def test_runs_live_in_the_users_runtime_folder_where_there_is_one(tmp_path: Path) -> None:
     assert base_folder(str(tmp_path)) == tmp_path
     assert base_folder(str(tmp_path / "missing")) == base_folder(None)
+    (tmp_path / "file").touch()
+    assert base_folder(str(tmp_path / "file")) == base_folder(None)

@@ -52,7 +52,7 @@ def test_relays_that_encrypt_find_what_their_settings_name(tmp_path: Path, encry
     ("mib", "in_memory", "share", "said"),
     [
         (576, True, 64, []),
-        (400, True, 44, ["There is room for 44 MiB of arena for each stage, not for 64."]),
+        (400, True, 44, ["There is room for 44 MiB of arena for each stage, not for 64 MiB."]),
         (1000, False, 64, ["There is no room in shared memory: the arenas are files in "]),
         (144, False, 16, ["There is no room in shared memory", "There is room for 16 MiB of arena"]),
     ],

@@ -58,7 +58,7 @@ class Thing:
             await anyio.sleep_forever()
         say("drained")
 
-run_service(ThingSettings(), Thing)
+run_service(ThingSettings, Thing)
 """
 
 
@@ -107,6 +107,21 @@ def test_what_cannot_start_says_why_in_one_sentence(monkeypatch: pytest.MonkeyPa
     assert code == 1
     assert (last["level"], last["msg"]) == ("ERROR", "There is no paint in the pot.")
     assert "Traceback" not in err
+
+
+@pytest.mark.parametrize(
+    ("variables", "why"),
+    [
+        ({"DRAIN": "soon"}, "OMNI_THING_DRAIN is refused: 'soon' is not a duration such as 30s, 500ms or 2m."),
+        ({"DRIAN": "1s"}, "OMNI_THING_DRIAN is not a setting of ThingSettings; check the spelling."),
+        ({"METRICS_PORT": "-1"}, "OMNI_THING_METRICS_PORT is refused: Input should be greater than or equal to 0."),
+    ],
+)
+def test_a_wrong_setting_is_one_sentence(monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], why: str) -> None:
+    with process("drains", monkeypatch, **variables) as thing:
+        code, _, err = thing.ends()
+    (line,) = err.splitlines()
+    assert (code, json.loads(line)["msg"]) == (1, why)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -64,6 +64,7 @@ def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
         {"arena_size": "31KiB"},
         {"inbound": 1.5},
         {"heartbeat": "3s"},
+        {"heartbeat": "0s"},
         {"encryption": "rot13"},
     ],
 )

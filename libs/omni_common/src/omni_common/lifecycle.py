@@ -16,7 +16,7 @@ import sys
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
-from typing import NoReturn, Protocol, TypeVar
+from typing import Any, NoReturn, Protocol, TypeVar
 
 import anyio
 import anyio.abc
@@ -24,7 +24,7 @@ import anyio.abc
 from omni_common.allocator import keep_freed_memory
 from omni_common.clock import monotonic
 from omni_common.deadline import Deadline
-from omni_common.settings import ServiceSettings
+from omni_common.settings import ServiceSettings, why_refused
 from omni_common.telemetry import names
 from omni_common.telemetry.logs import configure_logs
 from omni_common.telemetry.metrics import describe_build, serve_metrics, watch_loop
@@ -100,10 +100,17 @@ class Service(Protocol):
         """Takes nothing new and returns when nothing is left; cancelled at the deadline."""
 
 
-def run_service(settings: Settings, build: Callable[[Settings], Service]) -> NoReturn:
-    """Runs the service that `build` makes inside the event loop, until a signal ends it, and the process with it."""
-    name = type(settings).model_config.get("env_prefix", "").removeprefix("OMNI_").rstrip("_").lower()
+def run_service(kind: type[Settings], build: Callable[[Settings], Service], **given: Any) -> NoReturn:
+    """Reads the settings, but for those that are given, and runs the service that `build` makes of them until a signal
+    ends it, and the process with it."""
+    name = kind.model_config.get("env_prefix", "").removeprefix("OMNI_").rstrip("_").lower()
     keep_freed_memory()
+    try:
+        settings = kind(**given)
+    except ValueError as error:
+        configure_logs("INFO", service=name)
+        logger.error(why_refused(kind, error))  # noqa: TRY400  # the sentence is all there is to say
+        leave(1)
     configure_logs(settings.log_level, service=name)
     describe_build(name)
     try:

@@ -11,7 +11,8 @@ import re
 from datetime import timedelta
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, ByteSize, Field, PlainSerializer
+from pydantic import BeforeValidator, ByteSize, Field, PlainSerializer, ValidationError
+from pydantic_core import ErrorDetails
 from pydantic_settings import (
     BaseSettings,
     EnvSettingsSource,
@@ -20,7 +21,7 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
-__all__ = ["ByteSize", "CommaList", "Duration", "ServiceSettings", "parse_duration", "render_duration"]
+__all__ = ["ByteSize", "CommaList", "Duration", "ServiceSettings", "parse_duration", "render_duration", "why_refused"]
 
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 _DURATION = re.compile(r"(?P<count>\d+(\.\d+)?)(?P<unit>ms|s|m|h)")
@@ -48,6 +49,20 @@ def _split(value: object) -> object:
 Duration = Annotated[timedelta, BeforeValidator(parse_duration), PlainSerializer(render_duration)]
 CommaList = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
 LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR"]
+
+
+def why_refused(settings: type[BaseSettings], error: ValueError) -> str:
+    """What is wrong with the environment that the settings were read from, in a sentence for each variable."""
+    if not isinstance(error, ValidationError):
+        return f"{error}."
+    prefix = settings.model_config.get("env_prefix", "")
+    return " ".join(_complaint(prefix, one) for one in error.errors(include_url=False))
+
+
+def _complaint(prefix: str, error: ErrorDetails) -> str:
+    message = error["msg"].removeprefix("Value error, ").rstrip(".")
+    name = prefix + "_".join(map(str, error["loc"])).upper()
+    return f"{name} is refused: {message}." if error["loc"] else f"{prefix}* is refused: {message}."
 
 
 class ServiceSettings(BaseSettings):

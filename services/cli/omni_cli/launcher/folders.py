@@ -82,7 +82,7 @@ def living_runs(base: Path) -> list[Path]:
 
 def base_folder(runtime_dir: str | None) -> Path:
     """Where runs live: the user's own runtime folder where there is one."""
-    if runtime_dir and os.access(runtime_dir, os.W_OK):
+    if runtime_dir and os.path.isdir(runtime_dir) and os.access(runtime_dir, os.W_OK):
         return Path(runtime_dir)
     return Path(tempfile.gettempdir())
 

@@ -97,7 +97,7 @@ def about_arenas(made: Plan, wishes: Wishes, folders: Folders) -> Iterator[str]:
     if folders.arenas.is_relative_to(folders.run):
         yield f"There is no room in shared memory: the arenas are files in {folders.arenas}, which may be slower."
     if made.share < wishes.share:
-        yield f"There is room for {made.share // MIB} MiB of arena for each stage, not for {wishes.share // MIB}."
+        yield f"There is room for {made.share // MIB} MiB of arena for each stage, not for {wishes.share // MIB} MiB."
 
 
 def _mesh(
