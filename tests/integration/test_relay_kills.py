@@ -4,6 +4,7 @@ nothing, and nothing of the dead stays behind."""
 from __future__ import annotations
 
 import random
+import socket
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -102,19 +103,25 @@ def nothing_is_left(before: Baseline, stages: Sequence[StageProcess], pods: Sequ
         assert open_holds(pid) <= 1 + len(stages) + BATCH
 
 
+def born(pod: Pod, place: socket.socket, batch: int) -> list[StageProcess]:
+    """A batch of stages in that pod, beside the one that listens at `place`; all of them ready."""
+    made = []
+    for number in range(BATCH):
+        with go_to(place) as way:
+            made.append(start_stage(pod.nursery, pod.folder, f"dies-{batch}-{number}", way))
+    for each in made:
+        each.hear("ready")
+    return made
+
+
 def test_a_hundred_producers_killed_under_load_leave_nothing(pods: tuple[Pod, Pod]) -> None:
     here, there = pods
     with meeting_place() as place:
         beside, abroad = here.stage("survivor", place), there.stage("survivor")
 
         def live_and_die(batch: int) -> None:
-            names = [f"dies-{batch}-{number}" for number in range(BATCH)]
-            made = []
-            for name in names:
-                with go_to(place) as way:
-                    made.append(start_stage(here.nursery, here.folder, name, way))
+            made = born(here, place, batch)
             for each in made:
-                each.hear("ready")
                 each.load(there.address, "survivor", SIZES, 3)
                 each.say("hand over", sizes=SIZES)
             seen, delivered = beside.report()["seen"], abroad.report()["delivered"]
@@ -143,13 +150,8 @@ def test_a_hundred_consumers_killed_under_load_leave_nothing(pods: tuple[Pod, Po
         bystander = there.stage("other survivor")
 
         def live_and_die(batch: int) -> None:
-            names = [f"dies-{batch}-{number}" for number in range(BATCH)]
-            made = []
-            for name in names:
-                with go_to(place) as way:
-                    made.append(start_stage(here.nursery, here.folder, name, way))
+            made = born(here, place, batch)
             for each in made:
-                each.hear("ready")
                 each.say("keep", count=2)
                 abroad.load(here.address, each.name, SIZES, 2)
             for each in made:

@@ -16,9 +16,12 @@ def unusable(transports: Sequence[str]) -> tuple[str, ...]:
     if not asked:
         return ()
     command = [sys.executable, "-m", "omni_relay.peers.carriers.usable", *asked]
-    done = subprocess.run(  # noqa: S603  # names that were checked
-        command, check=True, capture_output=True, text=True, timeout=_DEADLINE
-    )
+    try:
+        done = subprocess.run(  # noqa: S603  # names that were checked
+            command, check=True, capture_output=True, text=True, timeout=_DEADLINE
+        )
+    except subprocess.SubprocessError:  # a library that crashes or hangs when it is loaded
+        return (f"{' or '.join(asked)} cannot be used here: loading its library ended badly.",)
     # Their libraries may have something to say as well.
     return tuple(
         line for line in done.stdout.splitlines() if line.startswith(tuple(f"{name} cannot" for name in asked))
