@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from omni_cli import chat as chatting
+from omni_cli import cluster_app
 from omni_cli import demo as demonstration
 from omni_cli import models as listing
 from omni_cli import speak as speaking
@@ -32,6 +33,7 @@ models = typer.Typer(invoke_without_command=True, help="The models there are, an
 app.add_typer(models, name="models")
 bench = typer.Typer(no_args_is_help=True, help="Measurements of parts of the mesh on this machine.")
 app.add_typer(bench, name="bench")
+cluster_app.add_to(app)
 
 Url = Annotated[str, typer.Option(envvar="OMNI_URL", help="Where the mesh answers.")]
 Images = Annotated[list[Path] | None, typer.Option(help="An image to show; may be given several times.")]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import time
 import wave
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -38,10 +39,13 @@ class Question:
 
 @dataclass(slots=True)
 class Answer:
-    """What came back beside the text, which was handed on as it came."""
+    """What came back beside the text, which was handed on as it came; seconds count from when it was asked for."""
 
     speech: bytearray = field(default_factory=bytearray)
     timings: tuple[StageTiming, ...] = ()
+    begun: float = field(default_factory=time.monotonic)
+    first_text: float | None = None
+    first_sound: float | None = None
 
     @property
     def seconds(self) -> float:
@@ -80,6 +84,7 @@ async def ask(
             "modalities": ["text", "audio"],
             "audio": {"format": "pcm16", "voice": ""},
         }  # "": the pipeline's default
+    answer = Answer()
     stream = await client.chat.completions.create(
         model=model,
         messages=[message(question)],
@@ -89,7 +94,6 @@ async def ask(
         extra_headers={"x-omni-stage-timings": "true"},
         **extra,
     )
-    answer = Answer()
     async for chunk in stream:
         _take(chunk, answer, on_text)
     return answer
@@ -133,8 +137,10 @@ def _take(chunk: ChatCompletionChunk, answer: Answer, on_text: Callable[[str], N
     for choice in chunk.choices:
         audio = choice.delta.audio
         if text := choice.delta.content or (audio and audio.transcript):
+            answer.first_text = answer.first_text or time.monotonic() - answer.begun
             on_text(text)
         if audio and audio.data:
+            answer.first_sound = answer.first_sound or time.monotonic() - answer.begun
             answer.speech += base64.b64decode(audio.data)
 
 

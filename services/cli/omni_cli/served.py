@@ -15,7 +15,10 @@ from omni_common.request import Task
 class Abilities(BaseModel):
     """What the gateway says of a model beside OpenAI's fields; empty where another server says nothing."""
 
+    ready: bool = True
     tasks: Sequence[str] = ()
+    input_modalities: Sequence[str] = ()
+    output_modalities: Sequence[str] = ()
     voices: Sequence[str] = ()
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,6 +38,7 @@ class Script:
     text: str
     voice: str = ""  # the model's default
     speed: float = 1.0
+    seed: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,16 +63,28 @@ async def speak(script: Script, output: Path, *, url: str, model: str | None) ->
 
 async def say(client: openai.AsyncOpenAI, model: str, script: Script, output: Path) -> Spoken:
     """Writes the speech as it comes; a file is there only when it is whole."""
-    form = _FORMATS[output.suffix.lower()]
+    ending = output.suffix.lower()
+    with _complete(output, as_wav=ending == ".wav") as file:
+        return await utter(client, model, script, _FORMATS[ending], file.write)
+
+
+async def utter(
+    client: openai.AsyncOpenAI, model: str, script: Script, form: Format, on_piece: Callable[[bytes], object]
+) -> Spoken:
+    """Hands the speech on piece by piece."""
     begun, first, size = time.monotonic(), 0.0, 0
     async with client.audio.speech.with_streaming_response.create(
-        model=model, input=script.text, voice=script.voice, response_format=form, speed=script.speed
+        model=model,
+        input=script.text,
+        voice=script.voice,
+        response_format=form,
+        speed=script.speed,
+        extra_body=None if script.seed is None else {"seed": script.seed},
     ) as reply:
-        with _complete(output, as_wav=output.suffix.lower() == ".wav") as file:
-            async for piece in reply.iter_bytes():
-                first = first or time.monotonic() - begun
-                file.write(piece)
-                size += len(piece)
+        async for piece in reply.iter_bytes():
+            first = first or time.monotonic() - begun
+            on_piece(piece)
+            size += len(piece)
     return Spoken(first, size if form == "pcm" else None)
 
 

@@ -1,0 +1,1 @@
+"""`omni verify`: the canary that speaks. Everything that a mesh serves is tried with a real utterance."""
