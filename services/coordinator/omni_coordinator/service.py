@@ -13,6 +13,7 @@ from omni_common.lifecycle import Lifecycle
 from omni_common.pipeline import PipelineConfig, load_pipeline
 from omni_common.rpc.contract import MAX_GENERATE_MESSAGE
 from omni_common.rpc.server import open_server
+from omni_common.rpc.tls import Component, mesh_tls
 from omni_coordinator.coordinator import Coordinator, Limits
 from omni_coordinator.servicer import CoordinatorService
 from omni_coordinator.settings import CoordinatorSettings
@@ -20,14 +21,19 @@ from omni_coordinator.settings import CoordinatorSettings
 logger = logging.getLogger(__name__)
 
 SERVICE = DESCRIPTOR.services_by_name["CoordinatorService"].full_name
+ALLOWED = {
+    f"/{SERVICE}/Attach": frozenset({Component.STAGE}),
+    f"/{SERVICE}/Connect": frozenset({Component.GATEWAY}),
+}
 
 
 class CoordinatorProcess:
     """A Service of omni_common.lifecycle."""
 
     def __init__(self, settings: CoordinatorSettings) -> None:
-        """Raises OSError or ValueError when a pipeline file cannot be read or does not hold."""
+        """Raises OSError or ValueError when a pipeline file cannot be read or does not hold, and CannotStart."""
         self._settings = settings
+        self._tls = mesh_tls(settings)
         self._pipelines = _by_name([load_pipeline(path) for path in settings.pipeline_files])
         self._coordinator: Coordinator | None = None
         self.port = 0
@@ -44,7 +50,12 @@ class CoordinatorProcess:
         async with anyio.create_task_group() as tasks:
             self._coordinator = Coordinator(self._pipelines, _limits(settings), tasks)
             server = await open_server(
-                settings.bind, services=[SERVICE], reflection=settings.reflection, max_message=MAX_GENERATE_MESSAGE
+                settings.bind,
+                services=[SERVICE],
+                tls=self._tls,
+                allowed=ALLOWED,
+                reflection=settings.reflection,
+                max_message=MAX_GENERATE_MESSAGE,
             )
             servicer = CoordinatorService(self._coordinator, hello_timeout=settings.hello_timeout.total_seconds())
             add_CoordinatorServiceServicer_to_server(servicer, server.grpc)

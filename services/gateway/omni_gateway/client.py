@@ -11,12 +11,14 @@ import grpc.aio
 
 from omni.coordinator.v1 import coordinator_pb2 as pb
 from omni.coordinator.v1.coordinator_pb2_grpc import CoordinatorServiceStub
+from omni_common.certificates import Loaded
 from omni_common.deadline import Deadline
 from omni_common.errors import OmniError, Reason, StageUnavailable, WrongTask
 from omni_common.request import GenerationRequest, Task, TraceContext
 from omni_common.rpc.channel import open_channel
 from omni_common.rpc.dialer import keep_sessions
 from omni_common.rpc.session import client_session, exchange
+from omni_common.rpc.tls import Component, MeshTls
 from omni_gateway.call import Call
 from omni_gateway.link import Link
 from omni_gateway.pipelines import PipelineView
@@ -25,14 +27,18 @@ from omni_gateway.pipelines import PipelineView
 class Client:
     """Knows the pipelines of all coordinators, submits to the least busy one, ends every call exactly once."""
 
-    def __init__(self, coordinators: Sequence[str], *, credits: int, name: str = "") -> None:
+    def __init__(
+        self, coordinators: Sequence[str], *, credits: int, name: str = "", tls: MeshTls | None = None
+    ) -> None:
         """`credits` bounds the outputs of one terminal stage that may be under way for one request."""
         self._targets = tuple(coordinators)
         self._credits = credits
         self._name = name or f"gateway-{uuid.uuid4().hex[:8]}"
+        self._tls = tls
         self._links: list[Link] = []
-        # One per address for as long as the process lives: opening and closing channels leaks native memory.
-        self._channels: dict[str, grpc.aio.Channel] = {}
+        # One per address for as long as the process lives, or its certificates stay: opening and closing channels leaks
+        # native memory.
+        self._channels: dict[str, tuple[Loaded | None, grpc.aio.Channel]] = {}
         self._watchers: list[Callable[[], None]] = []
 
     async def run(self) -> None:
@@ -40,7 +46,7 @@ class Client:
         try:
             await keep_sessions(self._targets, self._session)
         finally:
-            for channel in self._channels.values():
+            for _, channel in self._channels.values():
                 await channel.close()
 
     @property
@@ -110,19 +116,28 @@ class Client:
         return min(ready, key=lambda link: link.live)
 
     async def _session(self, address: str) -> None:
-        if address not in self._channels:
-            self._channels[address] = open_channel(address)
-        stub = CoordinatorServiceStub(self._channels[address])
+        stub = CoordinatorServiceStub(await self._channel(address))
         with anyio.CancelScope() as scope:
             link = Link(self._name, on_pipeline=self._changed, abandon=scope.cancel)
             self._links.append(link)
             try:
-                async with client_session(stub.Connect()) as duplex:
+                async with client_session(stub.Connect(), tls=self._tls, address=address) as duplex:
                     await exchange(duplex, link.writer, frame=_frame, handle=link.handle)
             finally:
                 self._links.remove(link)
                 link.fail_all(StageUnavailable("coordinator", "was lost while it served this request"))
                 self._changed()
+
+    async def _channel(self, address: str) -> grpc.aio.Channel:
+        """For a new session, the only one at this address; made anew once the certificates have changed."""
+        current = None if self._tls is None else self._tls.current
+        shown, channel = self._channels.get(address, (None, None))
+        if channel is None or shown is not current:
+            if channel is not None:
+                await channel.close()
+            channel = open_channel(address, tls=self._tls, peer=Component.COORDINATOR)
+            self._channels[address] = current, channel
+        return channel
 
     def _changed(self) -> None:
         for watcher in self._watchers:

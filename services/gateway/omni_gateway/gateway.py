@@ -13,6 +13,7 @@ from omni_common.clock import Clock, monotonic
 from omni_common.deadline import Deadline
 from omni_common.errors import OmniError, Reason
 from omni_common.lifecycle import Lifecycle
+from omni_common.rpc.tls import mesh_tls
 from omni_gateway.app import build_app
 from omni_gateway.chat import endpoint as chat
 from omni_gateway.chat.transcripts import Transcripts
@@ -35,7 +36,7 @@ class Gateway:
     def __init__(self, settings: GatewaySettings, *, clock: Clock = monotonic) -> None:
         self._clock = clock
         self._lifecycle: Lifecycle | None = None
-        self.client = Client(settings.coordinators, credits=settings.output_credits)
+        self.client = Client(settings.coordinators, credits=settings.output_credits, tls=mesh_tls(settings))
         transcripts = Transcripts(clock=clock, lifetime=settings.audio_lifetime.total_seconds())
         shared = Serving(self.client, settings, clock=clock)
         self.app = build_app(

@@ -15,6 +15,7 @@ from omni_common.rpc.contract import CONTRACT_VERSION
 from omni_common.rpc.duplex import Duplex, PeerGone
 from omni_common.rpc.frames import FrameWriter
 from omni_common.rpc.session import client_session, exchange
+from omni_common.rpc.tls import Component, MeshTls
 from omni_common.transfer import TensorReceiver
 from omni_stage.stage import Stage
 
@@ -142,9 +143,10 @@ class CoordinatorLink:
 class CoordinatorLinks:
     """The links to all coordinators."""
 
-    def __init__(self, stage: Stage, clock: Clock) -> None:
+    def __init__(self, stage: Stage, clock: Clock, tls: MeshTls | None = None) -> None:
         self._stage = stage
         self._clock = clock
+        self._tls = tls
         self._links: set[CoordinatorLink] = set()
         self._readiness = Readiness()
 
@@ -153,9 +155,9 @@ class CoordinatorLinks:
         link = CoordinatorLink(self._stage, self._readiness, self._clock)
         self._links.add(link)
         try:
-            async with open_channel(address) as channel:
+            async with open_channel(address, tls=self._tls, peer=Component.COORDINATOR) as channel:
                 call = coordinator_pb2_grpc.CoordinatorServiceStub(channel).Attach()
-                async with client_session(call) as duplex:
+                async with client_session(call, tls=self._tls, address=address) as duplex:
                     await link.run(duplex)
         finally:
             self._links.discard(link)

@@ -24,6 +24,7 @@ from omni_common.rpc.channel import open_channel
 from omni_common.rpc.contract import CONTRACT_VERSION
 from omni_common.rpc.frames import Blob, FrameWriter
 from omni_common.rpc.session import client_session, exchange
+from omni_common.rpc.tls import Component, MeshTls
 from omni_common.telemetry import names
 from omni_common.transfer import Encoded, TensorSender, Way
 from omni_stage.core.lent import Lent
@@ -54,6 +55,7 @@ class Outfit:
     clock: Clock
     neighbours: Neighbours = field(default_factory=Neighbours)
     devices: Devices = field(default_factory=Devices)
+    tls: MeshTls | None = None
 
 
 class PeerLink:
@@ -81,10 +83,11 @@ class PeerLink:
 
     async def run(self) -> None:
         """Carries frames until the replica is gone; then fails the requests that it was told of."""
+        address, tls = self._binding.address, self._outfit.tls
         try:
-            async with open_channel(self._binding.address) as channel:
+            async with open_channel(address, tls=tls, peer=Component.STAGE) as channel:
                 call = stage_pb2_grpc.StageServiceStub(channel).Deliver()
-                async with client_session(call) as duplex:
+                async with client_session(call, tls=tls, address=address) as duplex:
                     await exchange(
                         duplex,
                         self._frames,

@@ -60,6 +60,7 @@ class _Gathered:
 
     def __init__(self, started: Lifecycle, replicas: int) -> None:
         self._started = started
+        self.hearts = started.hearts
         self._missing = replicas
         self._health: list[Health] = []
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
+from typing import Protocol
 
 import anyio
 import anyio.abc
@@ -15,12 +16,15 @@ from omni.stage.v1 import stage_pb2_grpc
 from omni_common.arena.layout import slot_size
 from omni_common.clock import Clock, monotonic
 from omni_common.deadline import Deadline
+from omni_common.health import Hearts
 from omni_common.lifecycle import CannotStart, Health
 from omni_common.payload import PayloadCodec
 from omni_common.pipeline import PipelineConfig, load_pipeline
 from omni_common.relay import CannotConnect, RelayClient, Who
 from omni_common.rpc.dialer import keep_sessions
 from omni_common.rpc.server import RpcServer, open_server
+from omni_common.rpc.tls import mesh_tls
+from omni_common.telemetry import names
 from omni_common.transfer import Arrivals, TensorSender
 from omni_stage.coordinators import CoordinatorLinks
 from omni_stage.core.plan import Planner
@@ -36,7 +40,7 @@ from omni_stage.outgoing import PeerLinks
 from omni_stage.peer_link import Outfit
 from omni_stage.pinning import Pinning
 from omni_stage.program import ModelFamily, NoSpace, StageContext, StageProgram
-from omni_stage.servicer import SERVICE, StageServicer
+from omni_stage.servicer import ALLOWED, SERVICE, StageServicer
 from omni_stage.settings import StageSettings
 from omni_stage.stage import Stage
 
@@ -46,6 +50,15 @@ Phase = coordinator_pb2.StagePhase
 
 # How often deadlines, leases and load are looked at. None of them is what a request waits for.
 TICK_SECONDS = 1.0
+
+
+class Starting(Protocol):
+    """Of the process's life, what a replica has a part in."""
+
+    @property
+    def hearts(self) -> Hearts: ...
+
+    def __call__(self, health: Health) -> None: ...
 
 
 class Replica:
@@ -61,6 +74,7 @@ class Replica:
         open_side: OpenSide = open_side,
     ) -> None:
         self._settings = settings
+        self._tls = mesh_tls(settings)
         self._neighbours = neighbours
         self._clock = clock
         self._family: ModelFamily = load_family(settings.family)
@@ -79,22 +93,26 @@ class Replica:
         self._open_side = open_side
         self._devices = Devices()
 
-    async def run(self, started: Callable[[Health], None]) -> None:
+    async def run(self, started: Starting) -> None:
         """Until cancelled. Calls `started` once the model is warm."""
         settings = self._settings
         relay = self._relay = await self._join_pod()
-        server = await open_server(settings.bind, services=[SERVICE], reflection=settings.reflection)
+        server = await open_server(
+            settings.bind, services=[SERVICE], tls=self._tls, allowed=ALLOWED, reflection=settings.reflection
+        )
         codec = PayloadCodec(self._family.payloads)
         identity = self._identity(server)
         async with anyio.create_task_group() as tasks:
             loop = LoopThread()
             tasks.start_soon(loop.run)
-            outfit = Outfit(identity, codec, self._sender(), relay, self._clock, self._neighbours, self._devices)
+            outfit = Outfit(
+                identity, codec, self._sender(), relay, self._clock, self._neighbours, self._devices, self._tls
+            )
             peers = self._peers = PeerLinks(outfit, tasks=tasks)
             stage = self._stage = Stage(identity, downstream=peers, clock=self._clock)
             peers.answer_to(stage)
             self._neighbours.join(Neighbour(stage, loop))
-            links = self._links = CoordinatorLinks(stage, self._clock)
+            links = self._links = CoordinatorLinks(stage, self._clock, self._tls)
             self._arrivals = None if relay is None else self._receive(relay, stage, loop)
             reception = Reception(
                 stage, codec, relay, self._arrivals, loop, self._clock, settings.max_inbound, self._devices
@@ -152,7 +170,7 @@ class Replica:
         stage: Stage,
         links: CoordinatorLinks,
         loop: LoopThread,
-        started: Callable[[Health], None],
+        started: Starting,
         server: RpcServer,
     ) -> None:
         async with self._neighbours.turn():
@@ -166,8 +184,12 @@ class Replica:
             project=program.project,
             stream_to=program.stream_to,
         )
+        names.STAGE_MAX_RUNNING.labels(self._config.name).set(self._config.max_running)
+        names.STAGE_MAX_WAITING.labels(self._config.name).set(self._config.max_waiting)
         stage.open(planner, Hooks(program.needs, program.merge), program.scheduler)
         program.scheduler.start(lambda batch: loop.call(stage.on_outgoing, batch))
+        heart = f"scheduler of stage '{self._config.name}'"
+        started.hearts.watch(heart, program.scheduler.last_step, self._settings.stall_timeout.total_seconds())
         try:
             links.announce(Phase.STAGE_PHASE_READY)
             started(server)

@@ -7,9 +7,11 @@ from typing import Any
 
 from omni.stage.v1 import stage_pb2_grpc
 from omni_common.rpc.duplex import server_duplex
+from omni_common.rpc.tls import Component
 from omni_stage.incoming import DeliverSession
 
 SERVICE = "omni.stage.v1.StageService"
+ALLOWED = {f"/{SERVICE}/Deliver": frozenset({Component.STAGE})}
 
 
 class StageServicer(stage_pb2_grpc.StageServiceServicer):

@@ -1,9 +1,9 @@
 """The life of a service process: start, serve, drain on SIGTERM or SIGINT, end.
 
-In order: logs, metrics, `build`, `Service.run`; health is SERVING once the service calls `started`. On the first
-signal health is NOT_SERVING before anything else happens, then `Service.drain` has the `drain` setting's time, then
-`run` is cancelled and the process exits with 0. A second signal cuts the drain short. A service that ends by itself
-has failed: the process exits with 1 and says why, in one sentence where it is CannotStart.
+In order: logs, metrics, probes, `build`, `Service.run`; health is SERVING once the service calls `started`. On the
+first signal health is NOT_SERVING before anything else happens, then `Service.drain` has the `drain` setting's time,
+then `run` is cancelled and the process exits with 0. A second signal cuts the drain short. A service that ends by
+itself has failed: the process exits with 1 and says why, in one sentence where it is CannotStart.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any, NoReturn, Protocol, TypeVar
 
@@ -24,6 +24,7 @@ import anyio.abc
 from omni_common.allocator import keep_freed_memory
 from omni_common.clock import monotonic
 from omni_common.deadline import Deadline
+from omni_common.health import Hearts, LoopPulse, serve_health
 from omni_common.settings import ServiceSettings, why_refused
 from omni_common.telemetry import names
 from omni_common.telemetry.logs import configure_logs
@@ -46,10 +47,11 @@ class Health(Protocol):
 
 class Lifecycle:
     """Where the process stands. Calling it says that the service takes work: `started(server)`. `ready` is called
-    before anybody else hears of that."""
+    before anybody else hears of that. `hearts` are what the liveness probe asks for: a service adds its own."""
 
     def __init__(self, ready: Callable[[], None] = lambda: None) -> None:
         self._ready = ready
+        self.hearts = Hearts()
         self._health: tuple[Health, ...] = ()
         self._started = anyio.Event()
         self._draining = anyio.Event()
@@ -66,7 +68,7 @@ class Lifecycle:
 
     @property
     def serving(self) -> bool:
-        """Started and not about to end: what a readiness probe asks."""
+        """Started and not about to end: what a readiness probe asks. Any thread."""
         return self.started and not self._draining.is_set()
 
     async def begin_drain(self) -> None:
@@ -139,12 +141,13 @@ async def serve(
 ) -> None:
     """`run_service` without the process: for a process that has an event loop and its logs already."""
     lifecycle = Lifecycle(ready)
-    with serve_metrics(settings.metrics_host, settings.metrics_port) as port:
-        if port is not None:
-            logger.info("metrics are served", extra={"port": port})
+    pulse = LoopPulse()
+    lifecycle.hearts.watch("event loop", lambda: pulse.last, settings.loop_timeout.total_seconds())
+    with _watched_from_outside(settings, lifecycle):
         async with anyio.create_task_group() as tasks:
             signals = await tasks.start(_signals)
             service = build(settings)
+            tasks.start_soon(pulse.run)
             tasks.start_soon(watch_loop)
             tasks.start_soon(lifecycle.tell_health)
             tasks.start_soon(_end_on_signal, signals, lifecycle, service, settings, tasks.cancel_scope)
@@ -153,6 +156,21 @@ async def serve(
                 raise RuntimeError("the service ended by itself")
             tasks.cancel_scope.cancel()
     logger.info("ended")
+
+
+@contextmanager
+def _watched_from_outside(settings: ServiceSettings, lifecycle: Lifecycle) -> Iterator[None]:
+    """With its metrics and its probes, each from threads of their own. Raises OSError when a port is another's."""
+    host, hearts = settings.metrics_host, lifecycle.hearts
+    with (
+        serve_metrics(host, settings.metrics_port) as metrics,
+        serve_health(host, settings.health_port, ready=lambda: lifecycle.serving, alive=hearts.beat) as probes,
+    ):
+        if metrics is not None:
+            logger.info("metrics are served", extra={"port": metrics})
+        if probes is not None:
+            logger.info("probes are served", extra={"port": probes})
+        yield
 
 
 def _keep_for_good() -> None:

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import re
 from datetime import timedelta
-from typing import Annotated, Literal
+from pathlib import Path
+from typing import Annotated, Literal, Self
 
-from pydantic import BeforeValidator, ByteSize, Field, PlainSerializer, ValidationError
+from pydantic import BeforeValidator, ByteSize, Field, PlainSerializer, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 from pydantic_settings import (
     BaseSettings,
@@ -77,6 +78,24 @@ class ServiceSettings(BaseSettings):
     metrics_host: str = Field(default="127.0.0.1", description="Address of /metrics; 0.0.0.0 in containers.")
     reflection: bool = Field(default=False, description="Serve gRPC reflection, for tools that explore the API.")
     drain: Duration = Field(default=timedelta(seconds=30), description="How long live requests may finish on SIGTERM.")
+    health_port: int | None = Field(
+        default=None, ge=0, le=65535, description="Port of the probes (gRPC) on METRICS_HOST; 0: a free one."
+    )
+    loop_timeout: Duration = Field(
+        default=timedelta(seconds=30), description="An event loop that has not come round for so long is not alive."
+    )
+    tls_cert: Path | None = Field(
+        default=None, description="PEM file of this component's certificates; read again on change."
+    )
+    tls_key: Path | None = Field(default=None, description="PEM file of its key.")
+    tls_ca: Path | None = Field(default=None, description="PEM file of the CA that the mesh's certificates come from.")
+
+    @model_validator(mode="after")
+    def _tls_is_whole(self) -> Self:
+        given = [path is not None for path in (self.tls_cert, self.tls_key, self.tls_ca)]
+        if any(given) and not all(given):
+            raise ValueError("TLS_CERT, TLS_KEY and TLS_CA belong together: give all three or none")
+        return self
 
     @classmethod
     def settings_customise_sources(

@@ -13,10 +13,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from omni_common.certificates import fingerprint
 from omni_common.deadline import Deadline
 from omni_relay.wire import handshake, sockets, tls
 from omni_relay.wire.aead import AeadSink, AeadSource
-from omni_relay.wire.certificates import fingerprint
 from omni_relay.wire.credentials import Credentials, Mode
 from omni_relay.wire.handshake import Role, Session, Words
 from omni_relay.wire.line import Line, TcpLine

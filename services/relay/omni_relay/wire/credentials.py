@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
+from omni_common.certificates import Certificates
 from omni_common.lifecycle import CannotStart
-from omni_relay.wire.certificates import Certificates
 
 LEAST_TOKEN = 24
 """Bytes: below, whoever taps one handshake could guess the token."""

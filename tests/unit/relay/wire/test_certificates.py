@@ -19,9 +19,9 @@ from cryptography.hazmat.primitives.serialization import (
 from tests.unit.relay.wire.authority import DAY, SERVER_ONLY, Authority, Files
 from tests.unit.relay.wire.meeting import LINK, PATIENCE, TOKEN, Door
 
+from omni_common.certificates import Certificates, make_context
 from omni_common.deadline import Deadline
 from omni_common.lifecycle import CannotStart
-from omni_relay.wire.certificates import Certificates, make_context
 from omni_relay.wire.connect import dial_push
 from omni_relay.wire.credentials import LEAST_TOKEN, Credentials, Mode, load_credentials
 from omni_relay.wire.handshake import MAGIC, VERSION

@@ -6,6 +6,7 @@ from __future__ import annotations
 import grpc.aio
 
 from omni_common.rpc.contract import MAX_MESSAGE
+from omni_common.rpc.tls import Component, MeshTls
 
 KEEPALIVE = 5.0
 """Seconds without traffic after which a peer is asked whether it lives, and that it has to answer. Together they bound
@@ -24,18 +25,25 @@ def keepalive_options() -> list[tuple[str, int]]:
     ]
 
 
-def open_channel(address: str, *, max_message: int = MAX_MESSAGE) -> grpc.aio.Channel:
-    """A channel to host:port. It connects when first used; the caller closes it."""
-    return grpc.aio.insecure_channel(
-        address,
-        options=[
-            *keepalive_options(),
-            ("grpc.max_send_message_length", max_message),
-            ("grpc.max_receive_message_length", max_message),
-            ("grpc.enable_retries", 0),  # retries belong to the coordinator; two layers of them multiply
-            ("grpc.enable_http_proxy", 0),  # peers are in the same network, whatever the environment says
-            ("grpc.use_local_subchannel_pool", 1),  # one connection per channel: a dead one is this channel's alone
-            ("grpc.initial_reconnect_backoff_ms", 100),
-            ("grpc.max_reconnect_backoff_ms", 2000),
-        ],
-    )
+def open_channel(
+    address: str, *, max_message: int = MAX_MESSAGE, tls: MeshTls | None = None, peer: Component = Component.COORDINATOR
+) -> grpc.aio.Channel:
+    """A channel to host:port. It connects when first used; the caller closes it.
+
+    With `tls`, the peer's certificate has to be that of the component `peer`, and this end shows the one that is in the
+    files now: who keeps a channel makes another one when they have changed.
+    """
+    options = [
+        *keepalive_options(),
+        ("grpc.max_send_message_length", max_message),
+        ("grpc.max_receive_message_length", max_message),
+        ("grpc.enable_retries", 0),  # retries belong to the coordinator; two layers of them multiply
+        ("grpc.enable_http_proxy", 0),  # peers are in the same network, whatever the environment says
+        ("grpc.use_local_subchannel_pool", 1),  # one connection per channel: a dead one is this channel's alone
+        ("grpc.initial_reconnect_backoff_ms", 100),
+        ("grpc.max_reconnect_backoff_ms", 2000),
+    ]
+    if tls is None:
+        return grpc.aio.insecure_channel(address, options=options)
+    named = ("grpc.ssl_target_name_override", str(peer))  # by its role: the address is a pod's, which no CA knows
+    return grpc.aio.secure_channel(address, tls.channel_credentials(), options=[*options, named])

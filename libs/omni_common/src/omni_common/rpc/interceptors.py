@@ -30,7 +30,7 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
         handler = await continuation(handler_call_details)
         if handler is None:
             return None
-        behaviour, make = _parts(handler)
+        behaviour, make = parts_of(handler)
         if not inspect.iscoroutinefunction(behaviour):
             return handler
         return make(
@@ -40,7 +40,8 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
         )
 
 
-def _parts(handler: Any) -> tuple[Any, Callable[..., Any]]:
+def parts_of(handler: Any) -> tuple[Any, Callable[..., Any]]:
+    """A handler's behaviour, and what makes a handler of its kind of another one."""
     match handler.request_streaming, handler.response_streaming:
         case False, False:
             return handler.unary_unary, grpc.unary_unary_rpc_method_handler

@@ -1,8 +1,10 @@
-"""A gRPC server as every service runs it: health, limits, keepalive, errors; reflection where it is asked for."""
+"""A gRPC server as every service runs it: TLS, health, limits, keepalive, errors; reflection where it is asked for."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
+from types import MappingProxyType
 
 import grpc
 import grpc.aio
@@ -11,7 +13,9 @@ from grpc_reflection.v1alpha import reflection as grpc_reflection
 
 from omni_common.rpc.channel import keepalive_options
 from omni_common.rpc.contract import MAX_MESSAGE
+from omni_common.rpc.door import Allowed, Arrivals, DoorInterceptor
 from omni_common.rpc.interceptors import ErrorInterceptor
+from omni_common.rpc.tls import MeshTls
 
 _OVERALL = ""
 
@@ -47,13 +51,20 @@ async def open_server(
     address: str,
     *,
     services: Sequence[str],
+    tls: MeshTls | None = None,
+    allowed: Allowed = MappingProxyType({}),
     reflection: bool = False,
     max_message: int = MAX_MESSAGE,
     interceptors: Sequence[grpc.aio.ServerInterceptor] = (),
 ) -> RpcServer:
-    """Binds host:port (port 0: any) for the services of these full names. Raises OSError when it is taken."""
+    """Binds host:port (port 0: any) for the services of these full names. Raises OSError when it is taken.
+
+    With `tls`, whoever connects needs a certificate of the mesh, and for some calls that of an `allowed` component.
+    """
+    arrivals = Arrivals(asyncio.get_running_loop())
+    doors = () if tls is None else (DoorInterceptor(allowed, arrivals.proven),)
     server = grpc.aio.server(
-        interceptors=(*interceptors, ErrorInterceptor()),
+        interceptors=(*interceptors, ErrorInterceptor(), *doors),
         options=[
             *keepalive_options(),
             ("grpc.max_send_message_length", max_message),
@@ -62,7 +73,10 @@ async def open_server(
         ],
     )
     try:
-        port = server.add_insecure_port(address)
+        if tls is None:
+            port = server.add_insecure_port(address)
+        else:
+            port = server.add_secure_port(address, tls.server_credentials(arrivals.began))
     except RuntimeError as error:
         raise OSError(f"cannot listen on {address}; another process may have the port") from error
     if reflection:

@@ -17,6 +17,7 @@ from google.protobuf.message import Message
 from omni_common.errors import OmniError
 from omni_common.rpc.duplex import Duplex, client_duplex
 from omni_common.rpc.frames import FrameWriter
+from omni_common.rpc.tls import MeshTls
 
 Read = TypeVar("Read", bound=Message)
 Written = TypeVar("Written", bound=Message)
@@ -27,8 +28,11 @@ LINGER = 2.0
 
 
 @asynccontextmanager
-async def client_session(call: grpc.aio.StreamStreamCall[Written, Read]) -> AsyncIterator[Duplex[Read, Written]]:
-    """A call's stream, ended on the way out: half-closed, read to its end, cancelled only if that takes too long."""
+async def client_session(
+    call: grpc.aio.StreamStreamCall[Written, Read], *, tls: MeshTls | None = None, address: str = ""
+) -> AsyncIterator[Duplex[Read, Written]]:
+    """A call's stream, ended on the way out: half-closed, read to its end, cancelled only if that takes too long.
+    `tls` hears how it ended with the peer at `address`."""
     duplex: Duplex[Read, Written] = client_duplex(call)
     try:
         yield duplex
@@ -39,6 +43,8 @@ async def client_session(call: grpc.aio.StreamStreamCall[Written, Read]) -> Asyn
                 pass
         if not call.done():
             call.cancel()
+        elif tls is not None:
+            tls.ended(address, await call.details() or "")  # which is there, since the call is done
 
 
 async def exchange(

@@ -112,6 +112,13 @@ TOKENS = Counter("omni_tokens_total", "Tokens; those of speech are codec frames.
 STAGE_LIVE_REQUESTS = Gauge("omni_stage_live_requests", "Requests that the replica holds.", ["stage"])
 STAGE_WAITING = Gauge("omni_stage_waiting", "Requests that wait for a place in a batch.", ["stage"])
 STAGE_RUNNING = Gauge("omni_stage_running", "Requests in the running batch.", ["stage"])
+STAGE_OLDEST_WAITING = Gauge(
+    "omni_stage_oldest_waiting_seconds",
+    "How long the oldest request, or chunk, that could be worked on has waited for that; 0 while none waits.",
+    ["stage"],
+)
+STAGE_MAX_RUNNING = Gauge("omni_stage_max_running", "Requests that the replica runs at a time, at most.", ["stage"])
+STAGE_MAX_WAITING = Gauge("omni_stage_max_waiting", "Requests that may wait in the replica beside them.", ["stage"])
 STAGE_QUEUE_SECONDS = Histogram(
     "omni_stage_queue_seconds", "From a request's arrival to its first step.", ["stage"], buckets=_SECONDS
 )
@@ -123,6 +130,18 @@ STAGE_STEP_SECONDS = Histogram("omni_stage_step_seconds", "One step of the model
 STAGE_FAILURES = Counter("omni_stage_failures_total", "Requests that failed in the stage.", ["stage", "reason"])
 LATE_EVENTS = Counter("omni_late_events_total", "Events dropped because their request or attempt was over.", ["stage"])
 PAUSES = Counter("omni_pauses_total", "Times that a request's way out was full and its work paused.", ["stage"])
+
+# Autoregressive stages.
+KV_CACHE_USAGE = Gauge(
+    "omni_kv_cache_usage_ratio", "Sequences that hold keys and values, over the most that may.", ["stage"]
+)
+KV_CACHE_TOKENS = Gauge("omni_kv_cache_tokens", "Tokens whose keys and values are held.", ["stage"])
+KV_CACHE_BYTES = Gauge("omni_kv_cache_bytes", "Memory that keys and values take, with room to grow.", ["stage"])
+PROMPT_TOKENS = Counter(
+    "omni_stage_prompt_tokens_total",
+    "Tokens of prompts: computed, or prefix_hit where keys and values were there from an earlier request.",
+    ["stage", "kind"],
+)
 
 # Edges and the data plane; an edge is "from>to". These count at the producing stage.
 EDGE_BYTES = Counter("omni_edge_bytes_total", "Bytes of tensors sent.", ["edge", "transport"])
@@ -180,6 +199,14 @@ RELAY_WAIT_SECONDS = Histogram(
 RELAY_RETRIES = Counter("omni_relay_retries_total", "Pieces or tensors sent again.", ["transport", "reason"])
 RELAY_CHECKSUM_FAILURES = Counter("omni_relay_checksum_failures_total", "Pieces that came damaged.", ["transport"])
 RELAY_REFUSED_PEERS = Counter("omni_relay_refused_peers_total", "Connections refused or cut.", ["reason"])
+
+# TLS between components; that of the relays' own wire counts among their refused peers.
+TLS_REFUSALS = Counter(
+    "omni_tls_refusals_total",
+    "gRPC connections and calls refused for their certificate: those that this process dialled by what it said of the "
+    "peer's, those that came to it by the component (role) or because they never came to a call (unproven).",
+    ["reason"],
+)
 
 # The process.
 SERVING = Gauge("omni_serving", "1 while the process takes work.")

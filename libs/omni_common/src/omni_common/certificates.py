@@ -1,13 +1,15 @@
-"""This relay's certificate, key and CA: read again when the files change, so that new connections use the new ones.
+"""This process's certificate, key and CA: read again when the files change, so that new connections use the new ones.
 
-TLS between relays is 1.3 only, with a certificate of the mesh's CA from both ends and no session tickets: nothing is
-resumed, so every connection checks the certificates of its day. Host names are not compared, since relays are dialled
-by the addresses of pods, which no certificate knows. Instead the setting of peer names may say whose certificates are
-welcome; without it, whoever has a certificate of this CA is a member of the mesh, so the CA must sign for no one else.
+Connections have TLS with a certificate of the mesh's CA from both ends. Host names are not compared, since peers are
+dialled by the addresses of pods, which no certificate knows; instead the names in the certificates say what a peer is,
+and the CA must sign for nobody outside the mesh.
 
 What is read is tried before it is used, by a TLS handshake with itself in memory. That finds just what a peer would
 find: an expired certificate, one of another CA, a key that does not fit, a use that is not allowed. New files that do
 not stand the trial (or are half written) leave the old ones in use, with one line in the log.
+
+The contexts are for the relay's sockets: TLS 1.3 only and no session tickets, so that nothing is resumed and every
+connection checks the certificates of its day. gRPC brings its own TLS and takes the PEM text.
 """
 
 from __future__ import annotations
@@ -15,27 +17,40 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import logging
+import re
 import ssl
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-
-from cryptography.hazmat.primitives.serialization import Encoding
-from cryptography.x509 import load_pem_x509_certificates
 
 logger = logging.getLogger(__name__)
 
 _FLIGHTS = 4
 """Messages that a TLS 1.3 handshake takes, with one to spare."""
 
+_READINGS = 3
+"""How often files are read that change while they are being read."""
+
+_CERTIFICATE = re.compile(r"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", re.DOTALL)
+
+
+@dataclass(frozen=True, slots=True)
+class Pem:
+    """What is in the files."""
+
+    cert: bytes
+    key: bytes = field(repr=False)
+    ca: bytes
+
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """The files as they were at one moment. `fingerprint` is the SHA-256 of this relay's own certificate."""
+    """The files as they were at one moment. `fingerprint` is the SHA-256 of this process's own certificate."""
 
     client: ssl.SSLContext
     server: ssl.SSLContext
     fingerprint: bytes
+    pem: Pem
 
 
 class Certificates:
@@ -73,19 +88,34 @@ class Certificates:
 
 def load(cert: Path, key: Path, ca: Path) -> Loaded:
     """Raises OSError or ValueError, whose message says what is wrong with which file."""
+    for _ in range(_READINGS):
+        before = _read(cert, key, ca)
+        try:
+            client = make_context(ssl.PROTOCOL_TLS_CLIENT, cert, key, ca)
+            server = make_context(ssl.PROTOCOL_TLS_SERVER, cert, key, ca)
+            own = ssl.PEM_cert_to_DER_cert(_first_certificate(before.cert))
+        except ssl.SSLError as error:
+            raise ValueError(f"{cert}, {key} or {ca} is no PEM, or the key is another's ({error.reason})") from error
+        if _read(cert, key, ca) == before:  # else the contexts may have others than the text
+            _try(client, server, cert)
+            return Loaded(client, server, fingerprint(own), before)
+    raise ValueError(f"{cert}, {key} or {ca} changed again and again while they were read")
+
+
+def _read(cert: Path, key: Path, ca: Path) -> Pem:
+    read: list[bytes] = []
     for path in (cert, key, ca):
         try:
-            path.read_bytes()
+            read.append(path.read_bytes())
         except OSError as error:
             raise OSError(f"{path} cannot be read ({error.strerror})") from error
-    try:
-        client = make_context(ssl.PROTOCOL_TLS_CLIENT, cert, key, ca)
-        server = make_context(ssl.PROTOCOL_TLS_SERVER, cert, key, ca)
-        own = load_pem_x509_certificates(cert.read_bytes())[0].public_bytes(Encoding.DER)
-    except ssl.SSLError as error:
-        raise ValueError(f"{cert}, {key} or {ca} is no PEM, or the key is another's ({error.reason})") from error
-    _try(client, server, cert)
-    return Loaded(client, server, fingerprint(own))
+    return Pem(*read)
+
+
+def _first_certificate(pem: bytes) -> str:
+    """The process's own; those that lead to the CA follow it. OpenSSL has read the file, so there is one."""
+    found = _CERTIFICATE.search(pem.decode("ascii", "replace"))
+    return "" if found is None else found[0]
 
 
 def make_context(purpose: int, cert: Path, key: Path, ca: Path) -> ssl.SSLContext:

@@ -1,0 +1,130 @@
+"""Who may call what, by the names in the caller's certificate; and who came and never proved to have one.
+
+gRPC in Python says nothing of a handshake that failed at its server (its core writes a line to standard error). What
+it does say is that a connection came, and of each call whose it is. So a connection that made no call within some
+seconds, which components never do, is counted as one that was refused; so is a port scanner's, rightly.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from typing import Any
+
+import grpc.aio
+
+from omni_common.clock import Clock, monotonic
+from omni_common.errors import OmniError, Reason
+from omni_common.rpc.interceptors import Behaviour, parts_of
+from omni_common.rpc.tls import Component
+from omni_common.rpc.tls_refusal import SENTENCES, TlsRefusal
+from omni_common.telemetry import names
+
+logger = logging.getLogger(__name__)
+
+Allowed = Mapping[str, frozenset[Component]]
+"""Full name of a method → the components that may call it. Any certificate of the mesh may call the others."""
+
+PROOF = 10.0
+"""Seconds from a connection to its first call. The mesh's channels connect because a call waits."""
+
+_PEERS = 1024
+_QUIET = 60.0
+"""Seconds between two lines about connections that proved nothing."""
+
+
+class Arrivals:
+    """Connections that came, and those that proved who they are. On the event loop, but for `began`."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, *, proof: float = PROOF, clock: Clock = monotonic) -> None:
+        self._loop = loop
+        self._proof = proof
+        self._clock = clock
+        self._begun = 0
+        self._settled = 0
+        self._peers: dict[str, None] = {}
+        self._said = float("-inf")
+
+    def began(self) -> None:
+        """Any thread."""
+        with suppress(RuntimeError):  # the loop has ended, and the process with it
+            self._loop.call_soon_threadsafe(self._expect)
+
+    def proven(self, peer: str) -> None:
+        """A call came on this connection."""
+        if peer not in self._peers:
+            self._peers[peer] = None
+            self._settled += 1
+            if len(self._peers) > _PEERS:
+                del self._peers[next(iter(self._peers))]
+
+    def _expect(self) -> None:
+        self._begun += 1
+        self._loop.call_later(self._proof, self._due, self._begun)
+
+    def _due(self, begun: int) -> None:
+        """So many had come a while ago, so as many should have called by now."""
+        missing = begun - self._settled
+        if missing <= 0:
+            return
+        self._settled = begun
+        names.TLS_REFUSALS.labels(TlsRefusal.UNPROVEN).inc(missing)
+        if self._clock() - self._said >= _QUIET:
+            self._said = self._clock()
+            logger.warning(SENTENCES[TlsRefusal.UNPROVEN], extra={"connections": missing})
+
+
+class DoorInterceptor(grpc.aio.ServerInterceptor):
+    """Refuses callers by their component. Belongs inside of ErrorInterceptor, which makes a status of the refusal."""
+
+    def __init__(self, allowed: Allowed, proven: Callable[[str], None]) -> None:
+        self._allowed = allowed
+        self._proven = proven
+        self._logged: set[tuple[str, str]] = set()
+
+    async def intercept_service(self, continuation: Any, handler_call_details: Any) -> Any:
+        handler = await continuation(handler_call_details)
+        if handler is None:
+            return None
+        behaviour, make = parts_of(handler)
+        if not inspect.iscoroutinefunction(behaviour):
+            return handler
+        return make(
+            self._checked(behaviour, handler_call_details.method),
+            request_deserializer=handler.request_deserializer,
+            response_serializer=handler.response_serializer,
+        )
+
+    def _checked(self, behaviour: Behaviour, method: str) -> Behaviour:
+        allowed = self._allowed.get(method)
+
+        async def checked(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
+            self._proven(context.peer())
+            if allowed is not None:
+                self._check(method, allowed, names_of(context))
+            return await behaviour(request, context)
+
+        return checked
+
+    def _check(self, method: str, allowed: frozenset[Component], theirs: frozenset[str]) -> None:
+        if theirs & allowed:
+            return
+        names.TLS_REFUSALS.labels(TlsRefusal.ROLE).inc()
+        what = method.rpartition("/")[2]
+        shown = ", ".join(sorted(theirs)) or "no name"
+        told = (what, shown)
+        if told not in self._logged and len(self._logged) < _PEERS:
+            self._logged.add(told)
+            logger.warning(SENTENCES[TlsRefusal.ROLE], extra={"method": what, "names": shown})
+        raise OmniError(
+            Reason.FORBIDDEN, f"{what} is for {' and '.join(sorted(allowed))}; the caller's certificate has {shown}."
+        )
+
+
+def names_of(context: grpc.aio.ServicerContext[Any, Any]) -> frozenset[str]:
+    """The names in the caller's certificate."""
+    given = context.auth_context().get("x509_subject_alternative_name", ())
+    return frozenset(name.decode("utf-8", "replace") for name in given)
