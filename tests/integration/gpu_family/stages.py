@@ -17,7 +17,7 @@ from omni_stage.components.device_memory import bytes_of
 from omni_stage.components.tensors import from_torch
 from omni_stage.program import ModelFamily, StageContext, StageProgram
 from omni_stage.scheduler.ar import ArScheduler
-from omni_stage.scheduler.ar_contract import Batch
+from omni_stage.scheduler.ar_contract import Batch, NoCaches
 from omni_stage.scheduler.contract import Emit, NewRequest, Outgoing, Result
 from omni_stage.scheduler.streaming import StreamScheduler
 
@@ -36,7 +36,7 @@ def expected(count: int, length: int) -> str:
     return "".join(word(number, made_of(number, length).numpy().data) for number in range(count))
 
 
-class Maker:
+class Maker(NoCaches):
     """A `ModelRunner`: a tensor a step. `gpu` is set by the process: the name of one that is none, or the device of a
     real one."""
 

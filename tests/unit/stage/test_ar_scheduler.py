@@ -8,11 +8,12 @@ import time
 from collections.abc import Iterator, Sequence
 
 import pytest
+from prometheus_client import REGISTRY
 
 from omni_common.errors import ContextTooLong, Overloaded, Reason
 from omni_common.request import GenerationParams, RequestKey
 from omni_stage.scheduler.ar import ArScheduler
-from omni_stage.scheduler.ar_contract import Batch
+from omni_stage.scheduler.ar_contract import Batch, CacheUse
 from omni_stage.scheduler.contract import (
     Chunk,
     Consumed,
@@ -79,6 +80,13 @@ class CountingRunner:
         if self.broken.intersection(members):
             raise RuntimeError("the device is on fire")
         return [answer for key in members for answer in self._advance(key)]
+
+    @property
+    def prompt_tokens(self) -> int:
+        return 10 * len(self.batches[-1].prefill)
+
+    def cache_use(self) -> CacheUse:
+        return CacheUse(tokens=sum(self._made.values()), size=100 * len(self._made))
 
     def close(self, key: RequestKey) -> None:
         self.closed.append(key)
@@ -279,6 +287,30 @@ def test_the_heartbeat_goes_on_while_idle_and_stands_still_in_a_step(
     assert scheduler.last_step() == scheduler.last_step() <= now
     runner.gate.set()
     answers.end_of(A)
+
+
+def test_prompts_and_caches_are_metered_and_what_cannot_step_is_not_kept_waiting(runner: CountingRunner) -> None:
+    def value(name: str, **labels: str) -> float | None:
+        return REGISTRY.get_sample_value(name, {"stage": "ar_metered", **labels})
+
+    scheduler = ArScheduler(runner, stage="ar_metered", max_running=2, max_waiting=40)
+    answers = Answers()
+    scheduler.start(answers)
+    scheduler.submit(request(A, None))  # starved
+    scheduler.abort(C)
+    answers.end_of(C)
+    assert value("omni_stage_oldest_waiting_seconds") == 0
+    scheduler.submit(Chunk(A, "thinker", "one"))
+    answers.wait_for(lambda said: Emit(A, 1) in said)
+    scheduler.abort(C)
+    answers.wait_for(lambda said: said.count(Dropped(C)) == 2)
+    assert value("omni_kv_cache_usage_ratio") == 0.25  # of four
+    scheduler.submit(request(B, 3))
+    assert answers.end_of(B) == Result(B, 3)
+    scheduler.stop()
+    assert value("omni_stage_prompt_tokens_total", kind="computed") == 20
+    assert value("omni_kv_cache_tokens") == 4
+    assert value("omni_kv_cache_bytes") == 200
 
 
 def test_stop_waits_for_the_step_under_way_and_frees_what_is_left(

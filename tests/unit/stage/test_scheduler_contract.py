@@ -16,7 +16,7 @@ from omni_common.errors import Reason
 from omni_common.request import GenerationParams, RequestKey
 from omni_stage.core.stream_batch_queue import StreamBatchLimits
 from omni_stage.scheduler.ar import ArScheduler
-from omni_stage.scheduler.ar_contract import Batch
+from omni_stage.scheduler.ar_contract import Batch, NoCaches
 from omni_stage.scheduler.contract import (
     Chunk,
     Consumed,
@@ -86,7 +86,7 @@ class Session:
     def close(self) -> None: ...
 
 
-class Runner:
+class Runner(NoCaches):
     """Counts up to the payload, one token a step."""
 
     def __init__(self, gate: Gate) -> None:

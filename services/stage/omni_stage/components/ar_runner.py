@@ -18,7 +18,7 @@ from omni_common.request import RequestKey
 from omni_stage.components.attention import Span
 from omni_stage.components.kv_cache import SequenceCache
 from omni_stage.components.sampler import Sampler
-from omni_stage.scheduler.ar_contract import Batch
+from omni_stage.scheduler.ar_contract import Batch, CacheUse
 from omni_stage.scheduler.contract import Consumed, NewRequest, Outgoing
 
 
@@ -51,6 +51,7 @@ class ArRunner(ABC, Generic[S, I]):
     def __init__(self) -> None:
         self._sequences: dict[RequestKey, S] = {}
         self._consumed: dict[tuple[RequestKey, str], int] = {}
+        self._prompt_tokens = 0
 
     @abstractmethod
     def make(self, request: NewRequest) -> S:
@@ -112,10 +113,22 @@ class ArRunner(ABC, Generic[S, I]):
                 else:
                     sequences.append(sequence)
                     inputs.append(step)
+            begun = set(batch.prefill)
+            self._prompt_tokens = sum(
+                i.embeds.shape[0] for s, i in zip(sequences, inputs, strict=True) if s.key in begun
+            )
             if sequences:
                 spans = [Span(s.cache, i.embeds.shape[0]) for s, i in zip(sequences, inputs, strict=True)]
                 made += self.after(sequences, inputs, self.forward(inputs, spans))
         return made
+
+    @property
+    def prompt_tokens(self) -> int:
+        return self._prompt_tokens
+
+    def cache_use(self) -> CacheUse:
+        caches = [sequence.cache for sequence in self._sequences.values()]
+        return CacheUse(sum(cache.length for cache in caches), sum(cache.size for cache in caches))
 
     def close(self, key: RequestKey) -> None:
         sequence = self._sequences.pop(key, None)

@@ -17,6 +17,10 @@ class SequenceCache(Protocol):
     def length(self) -> int:
         """Tokens that the last layer has seen."""
 
+    @property
+    def size(self) -> int:
+        """Bytes that it takes, with its room to grow."""
+
     def append(self, layer: int, keys: torch.Tensor, values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Adds [heads, new, dim] and gives all there is, [heads, tokens, dim], valid until the next append."""
 
@@ -30,11 +34,16 @@ class GrowingCache:
     def __init__(self, layers: int, expected: int = 256) -> None:
         self._buffers: list[tuple[torch.Tensor, torch.Tensor] | None] = [None] * layers
         self._lengths = [0] * layers
+        self._size = 0
         self._expected = expected  # tokens to make room for at first
 
     @property
     def length(self) -> int:
         return self._lengths[-1]
+
+    @property
+    def size(self) -> int:
+        return self._size
 
     def append(self, layer: int, keys: torch.Tensor, values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         start = self._lengths[layer]
@@ -48,6 +57,7 @@ class GrowingCache:
     def free(self) -> None:
         self._buffers = [None] * len(self._buffers)
         self._lengths = [0] * len(self._lengths)
+        self._size = 0
 
     def _room(
         self, layer: int, end: int, keys: torch.Tensor, values: torch.Tensor
@@ -65,4 +75,5 @@ class GrowingCache:
             for new, old in zip(grown, held, strict=True):
                 new[:, :seen] = old[:, :seen]
         self._buffers[layer] = grown
+        self._size += sum(new.nbytes for new in grown) - sum(old.nbytes for old in held or ())
         return grown

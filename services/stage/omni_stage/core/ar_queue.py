@@ -53,6 +53,15 @@ class ArQueue:
     def waiting(self) -> int:
         return len(self._waiting)
 
+    @property
+    def usage(self) -> float:
+        """The caches that there are, over the most that there may be."""
+        return len(self._resident) / self._max_resident
+
+    def may_step(self, key: RequestKey) -> bool:
+        """Whether it is here and nothing but its input or a place can hold it up."""
+        return key in self and key not in self._paused
+
     def admit(self, key: RequestKey) -> bool:
         """Takes the request in, or answers False when there is no room for it."""
         if len(self._waiting) + len(self._resident) >= self._capacity:
@@ -99,6 +108,6 @@ class ArQueue:
         for key in keys:
             if len(taken) >= count:
                 break
-            if key not in self._paused and ready(key):
+            if self.may_step(key) and ready(key):
                 taken.append(key)
         return tuple(taken)

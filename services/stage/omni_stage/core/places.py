@@ -56,6 +56,10 @@ class Places(Generic[State]):
     def resume(self, key: RequestKey) -> None:
         self._paused.discard(key)
 
+    def is_due(self, key: RequestKey) -> bool:
+        """Whether it has something to do, and nothing but a place or its turn can hold that up."""
+        return key in self._here and key not in self._paused and self._has_work(self._here[key])
+
     def end(self, key: RequestKey) -> bool:
         """Forgets the request; False when it is not here (any more)."""
         if key not in self._here:
@@ -63,6 +67,9 @@ class Places(Generic[State]):
         del self._here[key]
         self._begun.discard(key)
         self._paused.discard(key)
+        return True
+
+    def _has_work(self, state: State) -> bool:
         return True
 
     def _may_be_served(self, key: RequestKey) -> bool:

@@ -175,5 +175,8 @@ class StreamBatchQueue(Places[_Stream]):
             if item.cost:
                 self._here[item.key].since = self._batches
 
+    def _has_work(self, state: _Stream) -> bool:
+        return bool(state.items) or self._is_over(state)
+
     def _is_over(self, stream: _Stream) -> bool:
         return len(stream.done) >= self._sources and not stream.items

@@ -48,8 +48,7 @@ class StreamQueue(Places[_Stream]):
     def next_turn(self) -> Turn | None:
         """Takes the chunks of the request whose turn it is; None when nobody can go on."""
         for key, stream in self._here.items():
-            has_work = bool(stream.chunks) or self._is_complete(stream)
-            if has_work and self._may_be_served(key):
+            if self._has_work(stream) and self._may_be_served(key):
                 return self._serve(key, stream)
         return None
 
@@ -60,6 +59,9 @@ class StreamQueue(Places[_Stream]):
         self._begun.add(key)
         self._here[key] = self._here.pop(key)  # the one served longest ago comes first
         return turn
+
+    def _has_work(self, state: _Stream) -> bool:
+        return bool(state.chunks) or self._is_complete(state)
 
     def _is_complete(self, stream: _Stream) -> bool:
         return len(stream.done) >= self._sources

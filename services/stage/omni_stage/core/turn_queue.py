@@ -32,6 +32,9 @@ class TurnQueue(Places[None]):
         self._under_way.discard(key)
         self._here[key] = self._here.pop(key)
 
+    def is_due(self, key: RequestKey) -> bool:
+        return super().is_due(key) and key not in self._under_way
+
     def end(self, key: RequestKey) -> bool:
         self._under_way.discard(key)
         return super().end(key)

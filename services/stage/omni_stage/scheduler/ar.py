@@ -89,6 +89,7 @@ class ArScheduler(Worker):
             answers += self._execute(batch)
         while self._broken:
             answers += self._fail(*self._broken.popitem())
+        self._meter.caches(self._runner.cache_use(), self._queue.usage)
         return answers, 0.0 if answers or batch is not None else None
 
     def _is_ready(self, key: RequestKey) -> bool:
@@ -100,9 +101,11 @@ class ArScheduler(Worker):
 
     def _execute(self, batch: Batch) -> Sequence[Outgoing]:
         keys = (*batch.prefill, *batch.decode)
+        self._meter.begin(keys)
         begun = time.monotonic()
         made = self._attempt(lambda: tuple(self._runner.execute(batch)))
         self._meter.step(keys, time.monotonic() - begun)
+        self._meter.prompt(self._runner.prompt_tokens)
         self._queue.stepped(batch)
         if isinstance(made, OmniError):
             return [answer for key in keys for answer in self._fail(key, made)]
@@ -122,6 +125,9 @@ class ArScheduler(Worker):
         if known:
             self._attempt(lambda: self._runner.close(key))
         return known
+
+    def _is_due(self, key: RequestKey) -> bool:
+        return self._queue.may_step(key) and self._is_ready(key)
 
     def _current_load(self) -> Load:
         return Load(running=self._queue.resident, waiting=self._queue.waiting)

@@ -22,6 +22,14 @@ class Batch:
     decode: tuple[RequestKey, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class CacheUse:
+    """What a runner's keys and values take: tokens, and bytes with room to grow."""
+
+    tokens: int = 0
+    size: int = 0
+
+
 class ModelRunner(Protocol):
     """Runs the model for a batch of sequences that it holds by key."""
 
@@ -47,5 +55,23 @@ class ModelRunner(Protocol):
         An exception that is not an OmniError of one sequence fails the whole batch.
         """
 
+    @property
+    def prompt_tokens(self) -> int:
+        """How many tokens of prompts the last `execute` ran."""
+
+    def cache_use(self) -> CacheUse:
+        """Of all sequences. Cheap: asked after each step."""
+
     def close(self, key: RequestKey) -> None:
         """Forgets the sequence and frees its cache. Idempotent."""
+
+
+class NoCaches:
+    """What a runner says that holds no keys and values."""
+
+    @property
+    def prompt_tokens(self) -> int:
+        return 0
+
+    def cache_use(self) -> CacheUse:
+        return CacheUse()

@@ -52,6 +52,7 @@ class PoolWorker(Worker):
         """Runs `work` for these requests (each once) in the pool; the loop then answers for what it gave, or raised,
         and the seconds it took."""
         self._busy += 1
+        self._meter.begin(keys)
         self._under_way.update(dict.fromkeys(keys, time.monotonic()))
         self._oldest = min(self._under_way.values())
         self._pool.submit(self._run_work, keys, work, answer)

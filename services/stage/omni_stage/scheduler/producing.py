@@ -119,6 +119,9 @@ class ProducingScheduler(PoolWorker):
         if production is not None and isinstance(production.pieces, Closable):
             self._attempt(production.pieces.close)
 
+    def _is_due(self, key: RequestKey) -> bool:
+        return self._queue.is_due(key)
+
     def _current_load(self) -> Load:
         return Load(running=self._queue.running, waiting=self._queue.waiting)
 

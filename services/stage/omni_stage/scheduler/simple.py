@@ -72,6 +72,9 @@ class BatchScheduler(PoolWorker):
         # A batch that ends is something that arrives: with no thread free there is nothing to wait up for.
         return (), self._queue.due(now) if self._busy < self._threads else None
 
+    def _is_due(self, key: RequestKey) -> bool:
+        return key in self._queue
+
     def _current_load(self) -> Load:
         return Load(running=len(self._under_way), waiting=len(self._queue))
 

@@ -187,6 +187,9 @@ class StreamBatchScheduler(PoolWorker, Generic[Session]):
         if member is not None and member.session is not None:
             self._attempt(member.session.close)
 
+    def _is_due(self, key: RequestKey) -> bool:
+        return self._queue.is_due(key)
+
     def _current_load(self) -> Load:
         return Load(running=self._queue.running, waiting=self._queue.waiting)
 

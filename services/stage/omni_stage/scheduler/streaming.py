@@ -105,6 +105,7 @@ class StreamScheduler(Worker):
             turn = self._queue.next_turn()
             if turn is None:
                 break
+            self._meter.begin((turn.key,))
             answers += self._serve(turn)
             served.append(turn.key)
             now = time.monotonic()
@@ -158,6 +159,9 @@ class StreamScheduler(Worker):
         session = self._sessions.pop(key, None)
         if session is not None:
             self._attempt(session.close)
+
+    def _is_due(self, key: RequestKey) -> bool:
+        return self._queue.is_due(key)
 
     def _current_load(self) -> Load:
         return Load(running=self._queue.running, waiting=self._queue.waiting)

@@ -82,6 +82,10 @@ class Worker(ABC):
     def _step(self) -> tuple[Sequence[Outgoing], Wait]:
         """Runs what can run now, once."""
 
+    def _is_due(self, key: RequestKey) -> bool:
+        """Whether the request, which may be unknown, has something to do that only this stage's load can hold up."""
+        return False
+
     @abstractmethod
     def _current_load(self) -> Load: ...
 
@@ -169,6 +173,7 @@ class Worker(ABC):
                 if isinstance(item, NewRequest):
                     self._meter.arrived(item.key)
                 answers += self._take(item)
+                self._meter.due(item.key, self._is_due(item.key))
         return answers
 
     def _post(self, answers: Sequence[Outgoing]) -> None:

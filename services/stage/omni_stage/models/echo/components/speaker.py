@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from omni_common.errors import Internal
 from omni_common.request import RequestKey
 from omni_stage.models.echo.request_builders import Speech, speech
-from omni_stage.scheduler.ar_contract import Batch
+from omni_stage.scheduler.ar_contract import Batch, NoCaches
 from omni_stage.scheduler.contract import Emit, NewRequest, Outgoing, Result
 
 
-class Speaker:
+class Speaker(NoCaches):
     """A `ModelRunner`."""
 
     def __init__(self) -> None:
