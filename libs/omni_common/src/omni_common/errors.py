@@ -67,7 +67,7 @@ SURFACE: Mapping[Reason, Surface] = {
         retry=False,
     ),
     Reason.UNAUTHENTICATED: Surface(
-        grpc.StatusCode.UNAUTHENTICATED, 401, "authentication_error", "invalid_api_key", retry=False
+        grpc.StatusCode.UNAUTHENTICATED, 401, "invalid_request_error", "invalid_api_key", retry=False
     ),
     Reason.FORBIDDEN: Surface(
         grpc.StatusCode.PERMISSION_DENIED, 403, "permission_error", "permission_denied", retry=False

@@ -105,8 +105,32 @@ FIRST_AUDIO_SECONDS = Histogram(
 AUDIO_RTF = Histogram(
     "omni_audio_rtf", "Time to make speech over its length; above 1 the listener waits.", ["pipeline"], buckets=_RATIOS
 )
+AUDIO_UNDERRUN_SECONDS = Histogram(
+    "omni_audio_underrun_seconds",
+    "How long a listener who plays an answer from its first piece of speech on would have waited for more, in all.",
+    ["pipeline"],
+    buckets=(0, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60),
+)
+INTER_TOKEN_SECONDS = Histogram(
+    "omni_inter_token_seconds",
+    "Between two pieces of text of one answer; what came at once shares the time.",
+    ["pipeline"],
+    buckets=_SECONDS[:13],
+)
 AUDIO_SECONDS = Counter("omni_audio_seconds_total", "Seconds of audio.", ["pipeline", "direction"])
 TOKENS = Counter("omni_tokens_total", "Tokens; those of speech are codec frames.", ["pipeline", "kind", "modality"])
+
+# Who may ask, and how safely; never a label that says who.
+AUTH_FAILURES = Counter("omni_auth_failures_total", "Requests without a key that is known.", ["reason"])
+KEY_LIMIT_REFUSALS = Counter(
+    "omni_key_limit_refusals_total", "Requests refused because their key had used up its own limit.", ["limit"]
+)
+HTTPS_HANDSHAKE_FAILURES = Counter(
+    "omni_https_handshake_failures_total", "Connections of callers that ended before TLS was agreed on.", ["reason"]
+)
+CERTIFICATE_EXPIRY = Gauge(
+    "omni_certificate_expiry_timestamp_seconds", "Unix time of the end of a certificate in use.", ["certificate"]
+)
 
 # Stages.
 STAGE_LIVE_REQUESTS = Gauge("omni_stage_live_requests", "Requests that the replica holds.", ["stage"])
