@@ -82,7 +82,9 @@ class ServiceSettings(BaseSettings):
         default=None, ge=0, le=65535, description="Port of the probes (gRPC) on METRICS_HOST; 0: a free one."
     )
     loop_timeout: Duration = Field(
-        default=timedelta(seconds=30), description="An event loop that has not come round for so long is not alive."
+        default=timedelta(seconds=30),
+        ge=timedelta(seconds=1),
+        description="An event loop that has not come round for so long is not alive.",
     )
     tls_cert: Path | None = Field(
         default=None, description="PEM file of this component's certificates; read again on change."
