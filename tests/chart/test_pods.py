@@ -1,0 +1,165 @@
+"""Every pod, whatever it is for: the restricted Pod Security standard and more, probes, requests and limits, images."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from tests.chart.conftest import Renderer
+from tests.chart.documents import Document, Pod, Render, port_of
+from tests.chart.helm import CHART
+
+UID = 10001
+# What the restricted standard lets a pod mount, without what reaches the node or the API.
+VOLUMES = {"configMap", "emptyDir", "ephemeral", "image", "persistentVolumeClaim", "secret", "projected"}
+
+
+def test_no_pod_may_become_root(rendered: Render) -> None:
+    for pod in rendered.pods:
+        context = pod.spec["securityContext"]
+        assert context["runAsNonRoot"] is True, pod.name
+        assert (context["runAsUser"], context["runAsGroup"]) == (UID, UID), pod.name
+        assert context["fsGroup"] == UID, pod.name
+        assert context["seccompProfile"] == {"type": "RuntimeDefault"}, pod.name
+
+
+def test_no_container_has_more_than_it_needs(rendered: Render) -> None:
+    for where, container in _containers(rendered):
+        context = container["securityContext"]
+        assert context["allowPrivilegeEscalation"] is False, where
+        assert context["readOnlyRootFilesystem"] is True, where
+        assert context["capabilities"] == {"drop": ["ALL"]}, where
+        assert not context.get("privileged"), where
+        assert context.get("runAsUser", UID) == UID, where
+
+
+def test_no_pod_shares_the_node(rendered: Render) -> None:
+    for pod in rendered.pods:
+        assert not any(pod.spec.get(key) for key in ("hostNetwork", "hostPID", "hostIPC", "hostUsers")), pod.name
+        ports = [port for one in pod.all_containers for port in one.get("ports", ())]
+        assert not any("hostPort" in port for port in ports), pod.name
+        for volume in pod.spec.get("volumes", ()):
+            assert VOLUMES & volume.keys(), f"{pod.name}: {volume}"
+
+
+def test_no_pod_can_speak_to_the_api(rendered: Render) -> None:
+    for pod in rendered.pods:
+        assert pod.spec["automountServiceAccountToken"] is False, pod.name
+        for volume in pod.spec.get("volumes", ()):
+            sources = volume.get("projected", {}).get("sources", ())
+            assert not any("serviceAccountToken" in source for source in sources), pod.name
+
+
+def test_no_service_puts_variables_into_pods(rendered: Render) -> None:
+    assert all(pod.spec["enableServiceLinks"] is False for pod in rendered.pods)
+
+
+def test_every_image_has_a_tag_that_stays(rendered: Render) -> None:
+    version = next(line.split()[1].strip('"') for line in _chart_yaml() if line.startswith("appVersion:"))
+    for where, container in _containers(rendered):
+        _, _, tag = container["image"].rpartition(":")
+        assert tag.removesuffix("-cuda") == version, where
+        assert container["imagePullPolicy"] == "IfNotPresent", where
+
+
+def test_every_container_asks_for_what_it_needs_and_is_held_to_it(rendered: Render) -> None:
+    for where, container in _containers(rendered):
+        resources = container["resources"]
+        assert {"cpu", "memory"} <= resources["requests"].keys(), where
+        assert "memory" in resources["limits"], where
+
+
+def test_shared_memory_is_bounded_and_fits_into_the_containers_limits(rendered: Render) -> None:
+    for pod in rendered.stages():
+        in_memory = [one for one in pod.spec["volumes"] if one.get("emptyDir", {}).get("medium") == "Memory"]
+        assert [one for one in in_memory if _mounts(pod, one["name"]) == {"/run/omni"}], pod.name
+        for volume in in_memory:
+            assert volume["emptyDir"]["sizeLimit"], f"{pod.name}: {volume['name']}"
+
+
+def test_only_tmp_and_what_is_mounted_can_be_written(rendered: Render) -> None:
+    for pod in rendered.pods:
+        for volume in pod.spec.get("volumes", ()):
+            if "emptyDir" in volume:
+                assert "sizeLimit" in (volume["emptyDir"] or {}), f"{pod.name}: {volume['name']} has no bound"
+        for container in pod.serving:
+            mounted = {one["mountPath"] for one in container.get("volumeMounts", ())}
+            assert "/tmp" in mounted, f"{pod.name}/{container['name']}"  # noqa: S108  # of the container
+
+
+def test_every_container_that_stays_is_probed(rendered: Render) -> None:
+    for pod in rendered.standing:
+        for container in pod.serving:
+            where = f"{pod.name}/{container['name']}"
+            assert "startupProbe" in container, where
+            assert "livenessProbe" in container, where
+            assert "readinessProbe" in container, where
+            for kind in ("startupProbe", "livenessProbe", "readinessProbe"):
+                _reaches_its_container(container, container[kind], where)
+
+
+def test_liveness_never_asks_for_readiness(rendered: Render) -> None:
+    for pod in rendered.standing:
+        for container in pod.serving:
+            alive, ready = container["livenessProbe"], container["readinessProbe"]
+            if "grpc" in alive:
+                assert alive["grpc"]["service"] == "liveness", pod.name
+                assert ready["grpc"].get("service", "") in ("", "readiness"), pod.name
+            else:
+                assert (alive["httpGet"]["path"], ready["httpGet"]["path"]) == ("/livez", "/readyz")
+
+
+def test_grace_is_longer_than_the_drain(rendered: Render) -> None:
+    for pod in rendered.standing:
+        grace = pod.spec["terminationGracePeriodSeconds"]
+        for container in pod.serving:
+            drain = next((one["value"] for one in container["env"] if one["name"].endswith("_DRAIN")), None)
+            assert drain is not None, f"{pod.name}/{container['name']} does not say how long it drains"
+            sleep = container.get("lifecycle", {}).get("preStop", {}).get("sleep", {}).get("seconds", 0)
+            assert sleep + _seconds(drain) < grace, f"{pod.name}/{container['name']}"
+
+
+def test_the_relay_starts_before_the_stages_and_ends_after_them(rendered: Render) -> None:
+    for pod in rendered.stages():
+        (relay,) = [one for one in pod.serving if "omni-relay" in one["image"]]
+        assert relay["restartPolicy"] == "Always", "a native sidecar"
+        assert relay in pod.sidecars
+        assert "startupProbe" in relay, "the stages wait until it has made the arena"
+
+
+def test_gpus_are_asked_for_once_a_pod(render: Renderer) -> None:
+    for pod in render(files=("values-gpu.yaml",)).stages():
+        asking = [one["name"] for one in pod.all_containers if "nvidia.com/gpu" in one["resources"].get("limits", {})]
+        assert len(asking) <= 1, f"{pod.name}: a GPU cannot be given to two containers: {asking}"
+
+
+def _mounts(pod: Pod, volume: str) -> set[str]:
+    return {
+        one["mountPath"]
+        for container in pod.serving
+        for one in container.get("volumeMounts", ())
+        if one["name"] == volume
+    }
+
+
+def _reaches_its_container(container: Document, probe: Document, where: str) -> None:
+    handler = probe.get("grpc") or probe.get("httpGet")
+    assert handler, where
+    port_of(container, handler["port"])
+    if "grpc" in probe:
+        assert isinstance(handler["port"], int), f"{where}: a gRPC probe takes no port's name"
+
+
+def _containers(render: Render) -> Iterator[tuple[str, Document]]:
+    for pod in render.pods:
+        yield from ((f"{pod.name}/{one['name']}", one) for one in pod.all_containers)
+
+
+def _chart_yaml() -> list[str]:
+    return (CHART / "Chart.yaml").read_text().splitlines()
+
+
+def _seconds(duration: str) -> float:
+    for unit, factor in (("ms", 0.001), ("s", 1.0), ("m", 60.0), ("h", 3600.0)):
+        if duration.endswith(unit) and duration.removesuffix(unit).replace(".", "", 1).isdigit():
+            return float(duration.removesuffix(unit)) * factor
+    raise ValueError(duration)

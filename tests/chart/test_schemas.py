@@ -1,0 +1,60 @@
+"""Every document as the oldest and the newest Kubernetes would read it, strictly."""
+
+from __future__ import annotations
+
+import pytest
+from tests.chart.conftest import Renderer
+from tests.chart.documents import Render
+from tests.chart.helm import NEWEST, OLDEST, Helm, Refused
+from tests.chart.schemas import complaints
+from tests.chart.topologies import TOPOLOGIES
+
+
+@pytest.mark.parametrize("version", [OLDEST, NEWEST])
+def test_kubernetes_takes_every_document(topology: str, version: str, render: Renderer) -> None:
+    rendered = render(**TOPOLOGIES[topology].arguments(), kube_version=version)
+    assert [what for document in rendered.documents for what in complaints(document, version)] == []
+
+
+def test_both_helms_render_the_same(topology: str, helm: Helm, rendered: Render) -> None:
+    again = helm.render(**TOPOLOGIES[topology].arguments())
+    assert _shape(again) == _shape(rendered)
+
+
+def test_an_older_kubernetes_is_refused(helm: Helm) -> None:
+    with pytest.raises(Refused, match=r"1\.29"):
+        helm.render(kube_version="1.28.0")
+
+
+@pytest.mark.parametrize(
+    ("document", "complaint"),
+    [
+        ({"apiVersion": "v1", "kind": "Service", "spec": {"prts": []}}, "prts"),
+        ({"apiVersion": "autoscaling/v2beta2", "kind": "HorizontalPodAutoscaler", "spec": {}}, "does not know"),
+        ({"apiVersion": "example.com/v1", "kind": "Unheard", "spec": {}}, "does not know"),
+        ({"apiVersion": "monitoring.coreos.com/v1", "kind": "PodMonitor", "spec": {}}, "selector"),
+        (
+            {
+                "apiVersion": "keda.sh/v1alpha1",
+                "kind": "ScaledObject",
+                "spec": {"scaleTargetRef": {"name": "x"}, "triggers": [], "minReplicas": 1},
+            },
+            "minReplicas is not a field",
+        ),
+        ({"apiVersion": "cert-manager.io/v1", "kind": "Issuer", "spec": {"selfsigned": {}}}, "selfsigned"),
+    ],
+)
+def test_what_is_wrong_is_seen(document: dict[str, object], complaint: str) -> None:
+    (told, *_) = complaints({**document, "metadata": {"name": "x"}}, NEWEST)
+    assert complaint in told
+
+
+def _shape(render: Render) -> list[object]:
+    """Without what is random: certificates."""
+    shape: list[object] = []
+    for one in render.documents:
+        metadata = one["metadata"]
+        shape.append(
+            [one["kind"], metadata["name"], {} if one["kind"] == "Secret" else one.get("spec", one.get("data"))]
+        )
+    return sorted(shape, key=str)
