@@ -7,12 +7,11 @@ seconds, which components never do, is counted as one that was refused; so is a 
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 import logging
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from typing import Any
+from typing import Any, Protocol
 
 import grpc.aio
 
@@ -36,10 +35,18 @@ _QUIET = 60.0
 """Seconds between two lines about connections that proved nothing."""
 
 
+class Timers(Protocol):
+    """Of an event loop, what is needed here."""
+
+    def call_soon_threadsafe(self, callback: Callable[[], None]) -> object: ...
+
+    def call_later(self, delay: float, callback: Callable[[int], None], begun: int) -> object: ...
+
+
 class Arrivals:
     """Connections that came, and those that proved who they are. On the event loop, but for `began`."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, *, proof: float = PROOF, clock: Clock = monotonic) -> None:
+    def __init__(self, loop: Timers, *, proof: float = PROOF, clock: Clock = monotonic) -> None:
         self._loop = loop
         self._proof = proof
         self._clock = clock
