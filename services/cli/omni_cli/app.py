@@ -187,10 +187,16 @@ def top(
     *,
     interval: Annotated[float, typer.Option(min=0.1, max=3600, help="Seconds between two looks.")] = 1.0,
     once: Annotated[bool, typer.Option("--once", help="Show one interval and end.")] = False,
+    kubernetes: cluster_app.Kubernetes = False,
+    namespace: cluster_app.Namespace = "",
+    release: cluster_app.Release = "",
+    kubeconfig: cluster_app.Kubeconfig = None,
+    context: cluster_app.Context = "",
 ) -> None:
     """Watch a running mesh: its stages, what goes over its edges and how, the memory of its relays."""
     with said_plainly():
-        until_stopped(lambda: topping.top(urls or (), interval=interval, once=once))
+        where = cluster_app.where(kubernetes, namespace, release, kubeconfig, context)
+        until_stopped(lambda: topping.top(urls or (), interval=interval, once=once, where=where))
 
 
 @app.command()

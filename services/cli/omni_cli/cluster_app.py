@@ -2,21 +2,47 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from omni_cli.capacity.show import Target
+from omni_cli.capacity.show import plan as planning
+from omni_cli.cluster.access import DEFAULT_RELEASE, Where
 from omni_cli.conversation import open_client
 from omni_cli.errors import CommandError
 from omni_cli.run import said_plainly, to_the_end
+from omni_cli.top.source import open_source
 from omni_cli.verify.show import verify as verifying
 from omni_common.settings import parse_duration
 
 DEFAULT_URL = "http://127.0.0.1:8000/v1"
+_ON_CLUSTER = "Kubernetes"
+
+Kubernetes = Annotated[
+    bool, typer.Option("--kubernetes", help="Look at a release on a cluster.", rich_help_panel=_ON_CLUSTER)
+]
+Namespace = Annotated[
+    str, typer.Option("--namespace", "-n", help="Default: the context's own.", rich_help_panel=_ON_CLUSTER)
+]
+Release = Annotated[str, typer.Option(help="The Helm release. Default: omni.", rich_help_panel=_ON_CLUSTER)]
+Kubeconfig = Annotated[
+    Path | None, typer.Option(help="Default: KUBECONFIG, ~/.kube/config.", rich_help_panel=_ON_CLUSTER)
+]
+Context = Annotated[str, typer.Option(help="A context of the kubeconfig.", rich_help_panel=_ON_CLUSTER)]
+
+
+def where(kubernetes: bool, namespace: str, release: str, kubeconfig: Path | None, context: str) -> Where | None:
+    """None where nothing speaks of a cluster."""
+    if not (kubernetes or namespace or release or kubeconfig or context):
+        return None
+    return Where(namespace, release or DEFAULT_RELEASE, kubeconfig, context)
 
 
 def add_to(app: typer.Typer) -> None:
-    app.command()(verify)
+    for command in (verify, plan):
+        app.command()(command)
 
 
 def verify(
@@ -31,6 +57,43 @@ def verify(
     with said_plainly():
         seconds = parse_seconds(timeout, "--timeout")
         to_the_end(lambda: verifying(lambda: open_client(with_version(url)), model=model, timeout=seconds))
+
+
+def plan(
+    urls: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[URL]...", help="Where processes serve metrics; default: those of your newest `omni up`."
+        ),
+    ] = None,
+    *,
+    requests_per_second: Annotated[float, typer.Option(min=0.001, max=1e6, help="The load to plan for.")],
+    audio_seconds: Annotated[
+        float | None,
+        typer.Option(min=0.01, max=36_000, help="Of an answer, on average; default: as the measured ones."),
+    ] = None,
+    utilisation: Annotated[
+        float, typer.Option(min=0.05, max=1.0, help="How much of a replica is used at most; the rest is for bursts.")
+    ] = 0.7,
+    pipeline: Annotated[str | None, typer.Option(help="Plan for this one only; default: every one seen.")] = None,
+    over: Annotated[
+        str, typer.Option(metavar="DURATION", help="Measure for so long; default: since the processes began.")
+    ] = "",
+    kubernetes: Kubernetes = False,
+    namespace: Namespace = "",
+    release: Release = "",
+    kubeconfig: Kubeconfig = None,
+    context: Context = "",
+) -> None:
+    """Say how many replicas each placement group needs for a load, from what the stages of a running mesh measured."""
+    target = Target(requests_per_second, audio_seconds, utilisation)
+
+    async def look_and_plan() -> None:
+        async with open_source(urls or (), where(kubernetes, namespace, release, kubeconfig, context)) as source:
+            await planning(source, target, pipeline=pipeline, over=parse_seconds(over, "--over") if over else 0.0)
+
+    with said_plainly():
+        to_the_end(look_and_plan)
 
 
 def parse_seconds(text: str, option: str) -> float:

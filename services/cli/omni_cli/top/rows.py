@@ -19,11 +19,12 @@ _WITHOUT_ARENA = frozenset({Transport.OBJECT, Transport.INLINE, Transport.GRPC})
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """A process, and what it tells; None when it does not answer. `pipeline`: "" where it is not known."""
+    """A process, and what it tells; None when it does not answer. `pipeline`, `group`: "" where it is not known."""
 
     name: str
     pipeline: str
     page: Page | None
+    group: str = ""
 
 
 @dataclass(frozen=True, slots=True)
