@@ -28,18 +28,24 @@ prefix=$("$python" -c 'import sys; print(sys.base_prefix)')
 tar -C "$prefix" -cf "$work/python.tar" --exclude='__pycache__' --exclude='lib/python3.11/site-packages/*' \
 	--exclude='lib/python3.11/test' --exclude='*/tests' --exclude='lib/python3.11/config-3.11*' --exclude='*/idlelib' \
 	--exclude='*/tkinter' --exclude='*/lib2to3' --exclude='*.a' --exclude='lib/pkgconfig' bin/python3.11 lib include
+# As Debian's own images: apt keeps no copies of what it read, which would be 80 MB in every image that installs something.
+printf '%s\n' 'Dir::Cache::pkgcache "";' 'Dir::Cache::srcpkgcache "";' >"$work/apt.conf"
 printf '%s\n' '[global]' 'cert = /etc/ssl/certs/ca-certificates.crt' 'disable-pip-version-check = true' \
 	'root-user-action = ignore' >"$work/pip.conf"
 
 # The libraries that CPython's own modules open. The bundle of CAs is this machine's: its mirrors may have one of their own.
-mmdebstrap --quiet --variant=minbase --aptopt='APT::Install-Recommends "false"' --aptopt='Acquire::Check-Valid-Until "false"' \
-	--include=ca-certificates,netbase,tzdata,libssl3,libffi8,libsqlite3-0,libbz2-1.0,liblzma5,libreadline8,libncursesw6,zlib1g,libexpat1,libuuid1,libnsl2,libtirpc3,libcrypt1 \
+mmdebstrap --quiet --variant=minbase --aptopt='APT::Install-Recommends "false"' \
+	--hook-directory=/usr/share/mmdebstrap/hooks/merged-usr \
+	--include=usr-is-merged,ca-certificates,netbase,tzdata,libssl3,libffi8,libsqlite3-0,libbz2-1.0,liblzma5,libreadline8,libncursesw6,zlib1g,libexpat1,libuuid1,libnsl2,libtirpc3,libcrypt1 \
 	--dpkgopt='path-exclude=/usr/share/man/*' --dpkgopt='path-exclude=/usr/share/locale/*' \
 	--dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-include=/usr/share/doc/*/copyright' \
 	--customize-hook="tar-in $work/python.tar /usr/local" \
 	--customize-hook="upload $work/pip.conf /etc/pip.conf" \
+	--customize-hook='rm -rf "$1"/var/cache/apt/*.bin "$1"/var/cache/apt/archives/*.deb' \
+	--customize-hook="upload $work/apt.conf /etc/apt/apt.conf.d/no-caches" \
 	--customize-hook='upload /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/ca-certificates.crt' \
 	--customize-hook='ln -s python3.11 "$1/usr/local/bin/python3" && ln -s python3.11 "$1/usr/local/bin/python"' \
+	--customize-hook='! command -v strip >/dev/null || strip "$1"/usr/local/bin/python3.11 "$1"/usr/local/lib/libpython3.11.so.1.0' \
 	--customize-hook='chroot "$1" ldconfig' \
 	--customize-hook='chroot "$1" /usr/local/bin/python3 -m ensurepip --altinstall >/dev/null 2>&1' \
 	--customize-hook='ln -s pip3.11 "$1/usr/local/bin/pip3" && ln -s pip3.11 "$1/usr/local/bin/pip"' \
