@@ -14,16 +14,25 @@ from omni_common.errors import Internal, InvalidRequest, OmniError
 from omni_common.request import Task
 from omni_gateway.client import Client
 from omni_gateway.http.edge import RequestEdge
+from omni_gateway.keys.guard import Guard
+from omni_gateway.keys.ring import KeyRing
 from omni_gateway.readiness import model_body, readiness_body
 from omni_gateway.replies import HttpError, JsonReply, error_reply, http_error_reply
 from omni_gateway.speech.replies import voices_body
+from omni_gateway.watched import Watched
 
 
 def build_app(
-    client: Client, generating: Mapping[str, ASGIApp], *, serving: Callable[[], bool], created: int, clock: Clock
+    client: Client,
+    generating: Mapping[str, ASGIApp],
+    *,
+    serving: Callable[[], bool],
+    created: int,
+    clock: Clock,
+    keys: Watched[KeyRing] | None = None,
 ) -> ASGIApp:
     """`generating` are the endpoints that make something, by route; `serving` says whether this process takes work;
-    `created` is the Unix time that models are dated with."""
+    `created` is the Unix time that models are dated with; without `keys` callers need none."""
     app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False)
     for route, endpoint in generating.items():
         app.add_route(route, endpoint, methods=["POST"])  # type: ignore[arg-type]  # an ASGI app is a route, too
@@ -31,7 +40,8 @@ def build_app(
     _add_voices(app, client)
     _add_probes(app, client, serving)
     _add_failures(app)
-    return RequestEdge(app, routes=generating, clock=clock)
+    guarded = app if keys is None else Guard(app, keys, clock=clock)
+    return RequestEdge(guarded, routes=generating, clock=clock)
 
 
 def _add_models(app: FastAPI, client: Client, created: int) -> None:

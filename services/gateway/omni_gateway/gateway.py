@@ -8,6 +8,7 @@ import time
 from datetime import timedelta
 
 import anyio
+from starlette.types import ASGIApp
 
 from omni_common.clock import Clock, monotonic
 from omni_common.deadline import Deadline
@@ -18,11 +19,15 @@ from omni_gateway.app import build_app
 from omni_gateway.chat import endpoint as chat
 from omni_gateway.chat.transcripts import Transcripts
 from omni_gateway.client import Client
+from omni_gateway.files import open_files
+from omni_gateway.http.certificate import Certificate
+from omni_gateway.http.https import HttpsServer
 from omni_gateway.http.protocol import HttpServer
 from omni_gateway.serving import Serving
 from omni_gateway.settings import GatewaySettings
 from omni_gateway.speech import endpoint as speech
 from omni_gateway.transcription import endpoint as transcription
+from omni_gateway.watched import Watched, keep_fresh
 
 logger = logging.getLogger(__name__)
 
@@ -36,6 +41,7 @@ class Gateway:
     def __init__(self, settings: GatewaySettings, *, clock: Clock = monotonic) -> None:
         self._clock = clock
         self._lifecycle: Lifecycle | None = None
+        self._files = open_files(settings)
         self.client = Client(settings.coordinators, credits=settings.output_credits, tls=mesh_tls(settings))
         transcripts = Transcripts(clock=clock, lifetime=settings.audio_lifetime.total_seconds())
         shared = Serving(self.client, settings, clock=clock)
@@ -49,8 +55,9 @@ class Gateway:
             serving=lambda: self._lifecycle is not None and self._lifecycle.serving,
             created=int(time.time()),
             clock=clock,
+            keys=self._files.keys,
         )
-        self._server = HttpServer(self.app, head_timeout=settings.head_timeout.total_seconds())
+        self._server = _server(self.app, settings, self._files.certificate)
         self._closed = anyio.Event()
         self._socket = _listen(*settings.host_and_port)
 
@@ -64,6 +71,7 @@ class Gateway:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self.client.run)
             tasks.start_soon(self._serve)
+            tasks.start_soon(keep_fresh, self._files.watched)
             await self._server.listening.wait()  # no deadline: `_serve` sets it or fails, and with it this group
             logger.info("gateway listens", extra={"port": self.port})
             started()
@@ -81,6 +89,13 @@ class Gateway:
         await self._server.serve([self._socket])
         self._closed.set()
         await anyio.sleep_forever()  # the end of the service is not the server's to decide
+
+
+def _server(app: ASGIApp, settings: GatewaySettings, certificate: Watched[Certificate] | None) -> HttpServer:
+    patience = settings.head_timeout.total_seconds()
+    if certificate is None:
+        return HttpServer(app, head_timeout=patience)
+    return HttpsServer(app, head_timeout=patience, context=lambda: certificate.now.context)
 
 
 def _draining() -> OmniError:

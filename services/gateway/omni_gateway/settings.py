@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from pathlib import Path
+from typing import Self
 
-from pydantic import Field, PositiveInt
+from pydantic import Field, PositiveInt, model_validator
 from pydantic_settings import SettingsConfigDict
 
 from omni_common.settings import ByteSize, CommaList, Duration, ServiceSettings
@@ -19,6 +21,14 @@ class GatewaySettings(ServiceSettings):
         default="127.0.0.1:8000", pattern=r"^(\[[^\]]+\]|[^:\[\]]+):\d{1,5}$", description="Where HTTP is served."
     )
     coordinators: CommaList = Field(min_length=1, description="host:port of the coordinators, separated by commas.")
+    https_cert: Path | None = Field(
+        default=None, description="PEM file of the certificate for HTTPS, with its chain; read again on change."
+    )
+    https_key: Path | None = Field(default=None, description="PEM file of its key.")
+    api_keys: Path | None = Field(
+        default=None,
+        description="JSON file of the keys that callers need, read again on change; unset: none.",
+    )
 
     max_body: ByteSize = Field(default=ByteSize(32 << 20), gt=0, description="Bytes of one request's body at most.")
     max_buffered_bodies: ByteSize = Field(
@@ -47,6 +57,12 @@ class GatewaySettings(ServiceSettings):
         default=timedelta(hours=1), description="How long an answer's audio id can be replayed."
     )
     encoder_threads: PositiveInt = Field(default=2, description="Threads that encode speech.")
+
+    @model_validator(mode="after")
+    def _https_is_whole(self) -> Self:
+        if (self.https_cert is None) != (self.https_key is None):
+            raise ValueError("HTTPS_CERT and HTTPS_KEY belong together: give both or none")
+        return self
 
     @property
     def host_and_port(self) -> tuple[str, int]:
