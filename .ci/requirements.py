@@ -1,8 +1,8 @@
-"""What an image installs from a package index, before any of our code is in it: so a changed line of code installs nothing anew.
+"""What an image installs from a package index before any of our code is in it: a changed line installs nothing anew.
 
 python .ci/requirements.py libs/omni_common services/stage[media,piper] prints the requirements of these distributions
-with these extras, but for our own distributions and for weights (services/stage/omni_stage/weights.txt), which are in no image.
-Versions are in constraints.txt.
+with these extras, but for our own distributions and for weights (services/stage/omni_stage/weights.txt), which are in
+no image. Versions are in constraints.txt.
 """
 
 from __future__ import annotations

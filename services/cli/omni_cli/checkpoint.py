@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from omni_cli.errors import CommandError
 from omni_stage.checkpoint import Checkpoint
-from omni_stage.models import families, load_checkpoint_config
+from omni_stage.models import families
+from omni_stage.weights import hub
+from omni_stage.weights.errors import UnknownModel, WeightsError
+from omni_stage.weights.put import check, checkpoint_of
+from omni_stage.weights.tiny import put_tiny
 
 
 def find_checkpoints(served: Sequence[str], models: Sequence[str]) -> dict[str, Path | None]:
@@ -68,19 +71,19 @@ def find_checkpoint(family: str, model: str | None) -> Path | None:
 def make_tiny_checkpoint(family: str, folder: Path) -> None:
     """Raises CommandError."""
     checkpoint = _checkpoint(family)
-    if checkpoint is None or not checkpoint.tiny:
-        able = ", ".join(name for name in sorted(families()) if (c := load_checkpoint_config(name)) and c.tiny)
-        raise CommandError(f"No tiny model can be made for '{family}'; it can for {able}.")
     if folder.exists() and any(folder.iterdir()):
         raise CommandError(f"{folder} is not empty.")
-    folder.mkdir(parents=True, exist_ok=True)
-    importlib.import_module(checkpoint.tiny).make_tiny(folder)
+    try:
+        put_tiny(family, checkpoint, folder)
+    except WeightsError as error:
+        raise CommandError(str(error)) from None
 
 
 def _checkpoint(family: str) -> Checkpoint | None:
-    if family not in families():
-        raise CommandError(f"There is no pipeline '{family}'. There are {', '.join(sorted(families()))}.")
-    return load_checkpoint_config(family)
+    try:
+        return checkpoint_of(family)
+    except WeightsError as error:
+        raise CommandError(str(error)) from None
 
 
 def _lacks_weights(family: str) -> bool:
@@ -107,22 +110,17 @@ def _ways_to_weights(family: str, checkpoint: Checkpoint) -> Iterator[str]:
 
 
 def _checked(family: str, checkpoint: Checkpoint, folder: Path) -> Path:
-    if missing := [*checkpoint.missing(folder)]:
-        raise CommandError(f"{folder} does not hold the weights of '{family}': there is no {' and no '.join(missing)}.")
+    try:
+        check(family, checkpoint, folder)
+    except WeightsError as error:
+        raise CommandError(str(error)) from None
     return folder
 
 
 def _download(hub_id: str, patterns: Sequence[str]) -> Path:
-    from huggingface_hub import snapshot_download  # half a second that most commands need not spend
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, RepositoryNotFoundError
-
     try:
-        return Path(snapshot_download(hub_id, allow_patterns=list(patterns)))
-    except (RepositoryNotFoundError, HFValidationError):
+        return hub.fetch_into_cache(hub_id, patterns)
+    except UnknownModel:
         raise CommandError(f"There is no folder and no model on the hub with the name {hub_id}.") from None
-    except (HfHubHTTPError, OSError) as error:
-        raise CommandError(f"There is no folder {hub_id}, and the hub cannot be reached: {_first(error)}") from None
-
-
-def _first(error: Exception) -> str:
-    return str(error).splitlines()[0]
+    except WeightsError as error:
+        raise CommandError(f"There is no folder {hub_id}, and from the hub {error}") from None
