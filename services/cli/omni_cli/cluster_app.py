@@ -11,6 +11,7 @@ from omni_cli.capacity.show import Target
 from omni_cli.capacity.show import plan as planning
 from omni_cli.cluster.access import DEFAULT_RELEASE, Where
 from omni_cli.conversation import open_client
+from omni_cli.doctor.show import doctor as examining
 from omni_cli.errors import CommandError
 from omni_cli.run import said_plainly, to_the_end
 from omni_cli.top.source import open_source
@@ -41,7 +42,7 @@ def where(kubernetes: bool, namespace: str, release: str, kubeconfig: Path | Non
 
 
 def add_to(app: typer.Typer) -> None:
-    for command in (verify, plan):
+    for command in (verify, plan, doctor):
         app.command()(command)
 
 
@@ -94,6 +95,29 @@ def plan(
 
     with said_plainly():
         to_the_end(look_and_plan)
+
+
+def doctor(
+    *,
+    namespace: Namespace = "",
+    release: Release = "",
+    kubeconfig: Kubeconfig = None,
+    context: Context = "",
+) -> None:
+    """Say what is wrong with a release on a cluster: its pods, events, nodes, certificates and metrics.
+
+    Exit code 0: nothing. 1: something. 2: no cluster, or no such release, is reached.
+    """
+    place = Where(namespace, release or DEFAULT_RELEASE, kubeconfig, context)
+    found: list[bool] = []
+
+    async def look() -> None:
+        found.append(await examining(place))
+
+    with said_plainly():
+        to_the_end(look)
+    if not all(found):
+        raise typer.Exit(1)
 
 
 def parse_seconds(text: str, option: str) -> float:

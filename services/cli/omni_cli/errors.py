@@ -8,6 +8,9 @@ from collections.abc import Iterator
 class CommandError(Exception):
     """The command cannot do what it was asked; the message is a sentence for the person at the terminal."""
 
+    code = 1
+    """What the command exits with."""
+
 
 class LaunchFailed(CommandError):
     """The mesh did not come up."""

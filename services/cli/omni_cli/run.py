@@ -19,15 +19,15 @@ _STOPPED = 130  # the exit code that shells know for it
 
 @contextmanager
 def said_plainly() -> Iterator[None]:
-    """A CommandError becomes its sentence and exit code 1; any other error stays what it is, a bug to report."""
+    """A CommandError becomes its sentence and exit code; any other error stays what it is, a bug to report."""
     try:
         yield
     except (CommandError, ExceptionGroup) as error:
-        sentences = [str(leaf) for leaf in leaves(error) if isinstance(leaf, CommandError)]
-        if len(sentences) != len(list(leaves(error))):
+        told = [leaf for leaf in leaves(error) if isinstance(leaf, CommandError)]
+        if len(told) != len(list(leaves(error))):
             raise
-        print("\n".join(dict.fromkeys(sentences)), file=sys.stderr)
-        raise typer.Exit(1) from None
+        print("\n".join(dict.fromkeys(map(str, told))), file=sys.stderr)
+        raise typer.Exit(max(leaf.code for leaf in told)) from None
 
 
 def until_stopped(command: Callable[[], Awaitable[None]]) -> bool:

@@ -30,6 +30,8 @@ _SERVER = "the API server"
 class CannotReach(CommandError):
     """There is no cluster to ask, it does not answer, or it does not know us."""
 
+    code = 2
+
 
 class NotGiven(CommandError):
     """The server answered and gave nothing: it is not allowed, or not there."""

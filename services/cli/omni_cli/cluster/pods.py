@@ -42,11 +42,11 @@ def proxy_path(namespace: str, pod: str, port: int, path: str, *, scheme: str = 
 
 
 def metrics_ports(pod: Mapping[str, Any], namespace: str) -> Iterator[MetricsPort]:
-    """Of every container that says where: by a port whose name is `metrics`, or begins so."""
+    """Of every container that says where: by a port whose name has `metrics` in it."""
     labels, name = labels_of(pod), str(pod["metadata"]["name"])
     for container in all_containers(pod):
         for port in container.get("ports") or ():
-            if str(port.get("name", "")).partition("-")[0] == "metrics":
+            if "metrics" in str(port.get("name", "")).split("-"):
                 path = proxy_path(namespace, name, int(port["containerPort"]), "metrics")
                 group = labels.get(GROUP, "")
                 yield MetricsPort(name, str(container["name"]), labels.get(PIPELINE, ""), group, path)

@@ -1,0 +1,97 @@
+"""Containers that end: killed for their memory, weights that do not come, processes that crash."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import timedelta
+
+from omni_cli.doctor.facts import Container, Ended, Facts, Pod
+from omni_cli.doctor.findings import Finding, Severity, age_text
+from omni_cli.doctor.quantities import amount_text
+from omni_cli.doctor.words import plain
+
+# What was killed longer ago, and has run since, is history.
+_RECENT = timedelta(hours=1)
+# Weights of tens of gigabytes may come so slowly and be well.
+_SLOW = timedelta(minutes=10)
+_KILLED = 137
+_BACK_OFF = "CrashLoopBackOff"
+
+
+def containers(facts: Facts) -> Iterator[Finding]:
+    for pod in facts.pods:
+        for container in pod.containers:
+            yield from _container(pod, container, facts)
+
+
+def is_weights(container: Container) -> bool:
+    return container.once and "weight" in container.name
+
+
+def _container(pod: Pod, container: Container, facts: Facts) -> Iterator[Finding]:
+    ended = _failure(container)
+    if ended is None:
+        if is_weights(container) and container.since and facts.age(container.since) >= _SLOW:
+            yield _slow(pod, container, facts)
+        return
+    down = not container.ready and not (container.since and not container.once and pod.ready)
+    if not down and facts.age(ended.at) > _RECENT:
+        return
+    severity = Severity.WRONG if down else Severity.WARNING
+    sentence, advice = _memory(pod, container) if ended.reason == "OOMKilled" else _crash(pod, container, ended, facts)
+    yield Finding(severity, f"pod {pod.name}", sentence, advice)
+
+
+def _failure(container: Container) -> Ended | None:
+    """The end that matters: of now, or of the run before."""
+    if container.ended is not None:
+        return container.ended if container.ended.exit_code else None
+    if container.last is not None and (container.waiting == _BACK_OFF or container.restarts):
+        return container.last if container.last.exit_code or not container.once else None
+    return None
+
+
+def _memory(pod: Pod, container: Container) -> tuple[str, str]:
+    """Pages of a volume in memory count for the container that touches them first."""
+    limit = container.limits.get("memory")
+    parts = [f"{pod.what}'s container {container.name} was killed for its memory"]
+    parts.append(
+        f"its limit is {amount_text('memory', limit)}" if limit else "it has no limit, so the node had none left"
+    )
+    arenas = [size for name, size in pod.memory.items() if name in container.mounts and size]
+    advice = f"Raise `resources.limits.memory` of {container.name}."
+    if arenas and limit:
+        parts.append(f"of which the arena, a volume in memory, may take {amount_text('memory', sum(arenas))}")
+        advice = f"{advice[:-1]}, or lower `relay.arenaSize` of {pod.what}."
+    again = f" {_times(container)}." if container.restarts > 1 else ""
+    return f"{parts[0]}; {', '.join(parts[1:])}.{again}", advice
+
+
+def _crash(pod: Pod, container: Container, ended: Ended, facts: Facts) -> tuple[str, str]:
+    words = plain(ended.message) or facts.words.get((pod.name, container.name), "")
+    who = "the step that gets its weights" if is_weights(container) else f"its container {container.name}"
+    times = _times(container)
+    told = f'It said last: "{words}"' if words else "It left no last words."
+    how = f"code {ended.exit_code}"
+    if ended.exit_code == _KILLED:
+        how = "SIGKILL: its liveness probe, the node's memory, or a person"
+        if event := facts.event("Pod", pod.name, "Unhealthy", "Killing"):
+            told = f"{told} The kubelet said: {plain(event.message).rstrip('.')}."
+    return f"{pod.what} fails: {who} ended with {how}. {times}. {told}".replace("..", "."), ""
+
+
+def _times(container: Container) -> str:
+    return (
+        f"It was started again {container.restarts} times" if container.restarts != 1 else "It was started again once"
+    )
+
+
+def _slow(pod: Pod, container: Container, facts: Facts) -> Finding:
+    words = facts.words.get((pod.name, container.name), "")
+    told = f', and says: "{words}"' if words else ", and says nothing"
+    return Finding(
+        Severity.WARNING,
+        f"pod {pod.name}",
+        f"{pod.what} gets its weights since {age_text(facts.age(container.since))}{told}",
+        "If it does not move, see whether the hub or the volume is reached from the node, and its NetworkPolicy.",
+    )
