@@ -17,8 +17,8 @@ from tests.integration.mesh import Running
 from tests.unit.relay.wire.authority import Authority, Files
 
 from omni_common.clock import monotonic
+from omni_common.component import Component
 from omni_common.health import Hearts
-from omni_common.rpc.tls import Component
 from omni_common.rpc.tls_refusal import TlsRefusal
 from omni_common.telemetry import names
 from omni_coordinator.service import CoordinatorProcess

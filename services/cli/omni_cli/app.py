@@ -89,7 +89,8 @@ def up(
     encryption: Annotated[
         Encryption | None,
         typer.Option(
-            help="How relays protect what goes from pod to pod; the certificates are made.", show_default="none"
+            help="How relays protect what goes from pod to pod, and with it TLS for gRPC; certificates are made.",
+            show_default="none",
         ),
     ] = None,
     transports: Annotated[

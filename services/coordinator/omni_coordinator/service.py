@@ -8,12 +8,13 @@ import anyio
 
 from omni.coordinator.v1.coordinator_pb2 import DESCRIPTOR
 from omni.coordinator.v1.coordinator_pb2_grpc import add_CoordinatorServiceServicer_to_server
+from omni_common.component import Component
 from omni_common.deadline import Deadline
 from omni_common.lifecycle import Lifecycle
 from omni_common.pipeline import PipelineConfig, load_pipeline
 from omni_common.rpc.contract import MAX_GENERATE_MESSAGE
 from omni_common.rpc.server import open_server
-from omni_common.rpc.tls import Component, mesh_tls
+from omni_common.rpc.tls import mesh_tls
 from omni_coordinator.coordinator import Coordinator, Limits
 from omni_coordinator.servicer import CoordinatorService
 from omni_coordinator.settings import CoordinatorSettings

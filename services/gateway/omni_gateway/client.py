@@ -12,13 +12,14 @@ import grpc.aio
 from omni.coordinator.v1 import coordinator_pb2 as pb
 from omni.coordinator.v1.coordinator_pb2_grpc import CoordinatorServiceStub
 from omni_common.certificates import Loaded
+from omni_common.component import Component
 from omni_common.deadline import Deadline
 from omni_common.errors import OmniError, Reason, StageUnavailable, WrongTask
 from omni_common.request import GenerationRequest, Task, TraceContext
 from omni_common.rpc.channel import open_channel
 from omni_common.rpc.dialer import keep_sessions
 from omni_common.rpc.session import client_session, exchange
-from omni_common.rpc.tls import Component, MeshTls
+from omni_common.rpc.tls import MeshTls
 from omni_gateway.call import Call
 from omni_gateway.link import Link
 from omni_gateway.pipelines import PipelineView

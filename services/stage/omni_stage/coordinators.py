@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from omni.coordinator.v1 import coordinator_pb2, coordinator_pb2_grpc
 from omni_common.clock import Clock
+from omni_common.component import Component
 from omni_common.errors import OmniError
 from omni_common.request import Output, RequestKey, TerminalResult
 from omni_common.rpc import convert
@@ -15,7 +16,7 @@ from omni_common.rpc.contract import CONTRACT_VERSION
 from omni_common.rpc.duplex import Duplex, PeerGone
 from omni_common.rpc.frames import FrameWriter
 from omni_common.rpc.session import client_session, exchange
-from omni_common.rpc.tls import Component, MeshTls
+from omni_common.rpc.tls import MeshTls
 from omni_common.transfer import TensorReceiver
 from omni_stage.stage import Stage
 

@@ -15,6 +15,7 @@ from omni.common.v1.payload_pb2 import Payload
 from omni.common.v1.tensor_pb2 import ArenaSlot
 from omni.stage.v1 import stage_pb2, stage_pb2_grpc
 from omni_common.clock import Clock
+from omni_common.component import Component
 from omni_common.errors import OmniError, StageUnavailable
 from omni_common.payload import PayloadCodec
 from omni_common.relay import NoRoom, RelayClient
@@ -24,7 +25,7 @@ from omni_common.rpc.channel import open_channel
 from omni_common.rpc.contract import CONTRACT_VERSION
 from omni_common.rpc.frames import Blob, FrameWriter
 from omni_common.rpc.session import client_session, exchange
-from omni_common.rpc.tls import Component, MeshTls
+from omni_common.rpc.tls import MeshTls
 from omni_common.telemetry import names
 from omni_common.transfer import Encoded, TensorSender, Way
 from omni_stage.core.lent import Lent

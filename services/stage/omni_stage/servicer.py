@@ -6,8 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 from omni.stage.v1 import stage_pb2_grpc
+from omni_common.component import Component
 from omni_common.rpc.duplex import server_duplex
-from omni_common.rpc.tls import Component
 from omni_stage.incoming import DeliverSession
 
 SERVICE = "omni.stage.v1.StageService"

@@ -6,13 +6,17 @@ import socket
 import ssl
 import stat
 import threading
+import time
 from pathlib import Path
 
 import pytest
+from cryptography import x509
 
 from omni_cli.launcher.credentials import write_certificates, write_token
 from omni_cli.launcher.ground import Ground, Pod
 from omni_cli.launcher.network import OwnSubnet
+from omni_cli.launcher.plan import COMPONENTS
+from omni_common.certificates import Certificates
 
 
 def ground(run: Path) -> Ground:
@@ -83,6 +87,18 @@ def test_relays_of_another_run_are_strangers(tmp_path: Path) -> None:
     server, client = context(ssl.PROTOCOL_TLS_SERVER, here, front), context(ssl.PROTOCOL_TLS_CLIENT, elsewhere, front)
     with pytest.raises(ssl.SSLCertVerificationError, match="verify failed"):
         greet(server, client, front.host)
+
+
+def test_every_component_has_a_certificate_that_grpc_takes(tmp_path: Path) -> None:
+    here = ground(tmp_path)
+    write_certificates(here, [], COMPONENTS)
+    for component in COMPONENTS:
+        own = here.certificate_for(component), here.key_for(component)
+        certificates = Certificates(*own, here.authority)  # which tries them as a peer would
+        assert certificates.current().expires > time.time()
+        der = ssl.PEM_cert_to_DER_cert(own[0].read_text())
+        names = x509.load_der_x509_certificate(der).extensions.get_extension_for_class(x509.SubjectAlternativeName)
+        assert names.value.get_values_for_type(x509.DNSName) == [component]
 
 
 def test_keys_are_for_their_user_only_and_the_authority_has_none_on_disk(tmp_path: Path) -> None:

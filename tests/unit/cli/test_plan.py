@@ -106,6 +106,19 @@ def test_relays_that_encrypt_have_a_certificate_each_and_one_authority(encryptio
     assert think.settings["OMNI_RELAY_TLS_CERT"] != front.settings["OMNI_RELAY_TLS_CERT"]
 
 
+@pytest.mark.parametrize(
+    ("tier", "component"), [(Tier.STAGE, "stage"), (Tier.COORDINATOR, "coordinator"), (Tier.GATEWAY, "gateway")]
+)
+def test_where_relays_encrypt_grpc_does_too_and_every_kind_of_service_has_its_certificate(
+    tier: Tier, component: str
+) -> None:
+    for process in of(planned(Wishes(TOY, encryption="aead")), tier):
+        files = [process.settings[f"OMNI_{component.upper()}_TLS_{name}"] for name in ("CERT", "KEY", "CA")]
+        assert files == [f"run/omni-{component}.pem", f"run/omni-{component}.key", "run/ca.pem"]
+    for process in of(planned(Wishes(TOY, encryption="none")), tier):
+        assert not [name for name in process.settings if "TLS" in name]
+
+
 def test_relays_that_do_not_encrypt_need_no_certificate() -> None:
     relay = of(planned(Wishes(TOY, encryption="none")), Tier.RELAY)[0]
     assert relay.settings["OMNI_RELAY_ENCRYPTION"] == "none"

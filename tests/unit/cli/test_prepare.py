@@ -39,11 +39,12 @@ def test_every_pod_has_a_folder_and_every_relay_the_token(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("encryption", ["tls", "aead"])
-def test_relays_that_encrypt_find_what_their_settings_name(tmp_path: Path, encryption: Encryption) -> None:
+def test_processes_that_encrypt_find_what_their_settings_name(tmp_path: Path, encryption: Encryption) -> None:
     wishes, served = wished(encryption)
     made = prepare(served, wishes, folders(tmp_path, 1000))
-    for relay in (process for process in made.processes if process.tier is Tier.RELAY):
-        files = [Path(relay.settings[f"OMNI_RELAY_TLS_{name}"]) for name in ("CA", "CERT", "KEY")]
+    for process in made.processes:
+        prefix = f"{process.service.upper()}_TLS_"
+        files = [Path(process.settings[prefix + name]) for name in ("CA", "CERT", "KEY")]
         assert [b"PRIVATE" in file.read_bytes() for file in files] == [False, False, True]
         assert stat.S_IMODE(files[-1].stat().st_mode) == 0o600
 

@@ -19,6 +19,7 @@ from tests.unit.relay.wire.authority import DAY, Authority, Files
 from omni.coordinator.v1 import coordinator_pb2 as pb
 from omni.coordinator.v1 import coordinator_pb2_grpc
 from omni_common.certificates import Certificates
+from omni_common.component import Component
 from omni_common.errors import OmniError, Reason
 from omni_common.lifecycle import CannotStart
 from omni_common.rpc.channel import open_channel
@@ -26,7 +27,7 @@ from omni_common.rpc.door import PROOF, Arrivals
 from omni_common.rpc.duplex import server_duplex
 from omni_common.rpc.server import RpcServer, open_server
 from omni_common.rpc.session import client_session
-from omni_common.rpc.tls import Component, MeshTls, mesh_tls
+from omni_common.rpc.tls import MeshTls, mesh_tls
 from omni_common.rpc.tls_refusal import SENTENCES, TlsRefusal, read_refusal
 from omni_common.settings import ServiceSettings, why_refused
 from omni_common.telemetry import names
@@ -122,6 +123,19 @@ def test_without_settings_the_mesh_speaks_plainly_and_with_bad_files_it_does_not
     old.key.unlink()
     with pytest.raises(CannotStart, match=r"omni-stage\.key cannot be read \(No such file or directory\)\.$"):
         mesh_tls(ThingSettings(tls_cert=old.cert, tls_key=old.key, tls_ca=old.ca))
+
+
+def test_metrics_say_when_the_certificate_expires_also_after_it_has_changed(
+    authority: Authority, tmp_path: Path
+) -> None:
+    files = authority.issue("omni-stage", folder=tmp_path)
+    mesh_tls(ThingSettings(tls_cert=files.cert, tls_key=files.key, tls_ca=files.ca))
+    told = names.CERTIFICATE_EXPIRY.labels("mesh").collect
+    (metric,) = told()
+    before = metric.samples[0].value
+    authority.issue("omni-stage", folder=tmp_path, ends=10 * DAY)
+    (metric,) = told()
+    assert metric.samples[0].value - before == pytest.approx(9 * DAY.total_seconds(), abs=60)
 
 
 # Whom a server takes

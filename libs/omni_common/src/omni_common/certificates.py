@@ -23,6 +23,8 @@ import threading
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from omni_common.telemetry import names
+
 logger = logging.getLogger(__name__)
 
 _FLIGHTS = 4
@@ -45,11 +47,13 @@ class Pem:
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """The files as they were at one moment. `fingerprint` is the SHA-256 of this process's own certificate."""
+    """The files as they were at one moment. `fingerprint` is the SHA-256 of this process's own certificate, and in Unix
+    time it `expires`."""
 
     client: ssl.SSLContext
     server: ssl.SSLContext
     fingerprint: bytes
+    expires: float
     pem: Pem
 
 
@@ -70,6 +74,11 @@ class Certificates:
                 self._loaded = self._reload()
                 self._seen = seen
             return self._loaded
+
+    def tell_expiry(self) -> None:
+        """From now on /metrics says when the certificate in use expires. Who asks has the files looked at, so that a
+        process whose connections last for weeks shows the certificate that its next one will have."""
+        names.CERTIFICATE_EXPIRY.labels("mesh").set_function(lambda: self.current().expires)
 
     def _look(self) -> object:
         with contextlib.suppress(OSError):
@@ -97,8 +106,7 @@ def load(cert: Path, key: Path, ca: Path) -> Loaded:
         except ssl.SSLError as error:
             raise ValueError(f"{cert}, {key} or {ca} is no PEM, or the key is another's ({error.reason})") from error
         if _read(cert, key, ca) == before:  # else the contexts may have others than the text
-            _try(client, server, cert)
-            return Loaded(client, server, fingerprint(own), before)
+            return Loaded(client, server, fingerprint(own), _try(client, server, cert), before)
     raise ValueError(f"{cert}, {key} or {ca} changed again and again while they were read")
 
 
@@ -137,7 +145,8 @@ def fingerprint(certificate: bytes) -> bytes:
     return hashlib.sha256(certificate).digest()
 
 
-def _try(client: ssl.SSLContext, server: ssl.SSLContext, cert: Path) -> None:
+def _try(client: ssl.SSLContext, server: ssl.SSLContext, cert: Path) -> float:
+    """When the certificate expires."""
     up, down = ssl.MemoryBIO(), ssl.MemoryBIO()
     ends = (client.wrap_bio(down, up), server.wrap_bio(up, down, server_side=True))
     try:
@@ -149,3 +158,5 @@ def _try(client: ssl.SSLContext, server: ssl.SSLContext, cert: Path) -> None:
         raise ValueError(f"peers would refuse {cert}: {error.verify_message}") from error
     except ssl.SSLError as error:
         raise ValueError(f"peers would refuse {cert}: {error.reason}") from error
+    seen = ends[0].getpeercert() or {}
+    return float(ssl.cert_time_to_seconds(str(seen["notAfter"])))

@@ -1,4 +1,4 @@
-"""What the relays of one run know each other by: a random token, and certificates where they encrypt.
+"""What the processes of one run know each other by: a random token, and certificates where they encrypt.
 
 All of it is in the run's private folder and goes with it. The authority's own key is never written: when the last
 certificate is signed, nobody can make another one.
@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from omni_cli.launcher.ground import Ground, Pod
+from omni_common.component import Component
 
 _TOKEN_BYTES = 32
 # A relay that connects again shows its certificate again, however long the mesh has run.
@@ -31,19 +32,25 @@ def write_token(ground: Ground) -> None:
     _write_secret(ground.token, secrets.token_hex(_TOKEN_BYTES).encode())
 
 
-def write_certificates(ground: Ground, pods: Sequence[Pod]) -> None:
-    """An authority, and for each pod's relay a key and a certificate of its name and address."""
+def write_certificates(ground: Ground, pods: Sequence[Pod], components: Sequence[Component] = ()) -> None:
+    """An authority, and keys and certificates: for each pod's relay with its name and address, for each component with
+    its name."""
     authority = _new_authority()
     ground.authority.write_bytes(_pem(authority.certificate))
     for pod in pods:
-        key = ec.generate_private_key(ec.SECP256R1())
-        ground.certificate_of(pod).write_bytes(_pem(_sign(authority, pod, key.public_key())))
-        _write_secret(
-            ground.key_of(pod),
-            key.private_bytes(
-                serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-            ),
-        )
+        address = x509.IPAddress(ip_address(pod.host))
+        _issue(authority, pod.name, ground.certificate_of(pod), ground.key_of(pod), address)
+    for component in components:
+        _issue(authority, component, ground.certificate_for(component), ground.key_for(component))
+
+
+def _issue(authority: _Authority, name: str, to: Path, key_to: Path, *more: x509.GeneralName) -> None:
+    key = ec.generate_private_key(ec.SECP256R1())
+    to.write_bytes(_pem(_sign(authority, name, key.public_key(), more)))
+    _write_secret(
+        key_to,
+        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()),
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,12 +71,14 @@ def _new_authority() -> _Authority:
     return _Authority(unsigned.sign(key, hashes.SHA256()), key)
 
 
-def _sign(authority: _Authority, pod: Pod, key: ec.EllipticCurvePublicKey) -> x509.Certificate:
-    names = x509.SubjectAlternativeName([x509.DNSName(pod.name), x509.IPAddress(ip_address(pod.host))])
+def _sign(
+    authority: _Authority, name: str, key: ec.EllipticCurvePublicKey, more: Sequence[x509.GeneralName]
+) -> x509.Certificate:
+    names = x509.SubjectAlternativeName([x509.DNSName(name), *more])
     both = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH])
     issuer = x509.AuthorityKeyIdentifier.from_issuer_public_key(authority.key.public_key())
     unsigned = (
-        _unsigned(_named(pod.name), authority.certificate.subject, key)
+        _unsigned(_named(name), authority.certificate.subject, key)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(_usage(signs_certificates=False), critical=True)
         .add_extension(names, critical=False)

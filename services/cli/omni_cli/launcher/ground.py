@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Protocol
 
 from omni_cli.errors import LaunchFailed
+from omni_common.component import Component
 
 MIB = 1 << 20
 # Of the shared memory, for each stage and once more for each pod, whose relay lends that to other pods.
@@ -83,6 +84,13 @@ class Ground:
 
     def key_of(self, pod: Pod) -> Path:
         return self.run / f"{pod.name}.key"
+
+    def certificate_for(self, component: Component) -> Path:
+        """For gRPC; all processes of the component show the same one."""
+        return self.run / f"{component}.pem"
+
+    def key_for(self, component: Component) -> Path:
+        return self.run / f"{component}.key"
 
     def file_of(self, pipeline: str) -> Path:
         """Where it is written for its stages and the coordinators to read."""

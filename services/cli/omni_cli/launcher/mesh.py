@@ -11,7 +11,7 @@ from omni_cli.launcher.folders import Folders, base_folder, run_folders
 from omni_cli.launcher.ground import LEAST_SHARE, MIB, Ground, share_of
 from omni_cli.launcher.logs import printed
 from omni_cli.launcher.network import choose_addresses, require_free
-from omni_cli.launcher.plan import Plan, Served, Wishes, count, plan
+from omni_cli.launcher.plan import COMPONENTS, Plan, Served, Wishes, count, plan
 from omni_cli.launcher.preload import preloads
 from omni_cli.launcher.processes import fork_server, open_starters
 from omni_cli.launcher.readiness import Watch
@@ -81,7 +81,7 @@ def prepare(served: Sequence[Served], wishes: Wishes, folders: Folders) -> Plan:
         pod.folder.mkdir(parents=True)
     write_token(ground)
     if wishes.encryption in {"tls", "aead"}:
-        write_certificates(ground, made.pods)
+        write_certificates(ground, made.pods, COMPONENTS)
     write_state(folders.run, _url(wishes), made)
     return made
 

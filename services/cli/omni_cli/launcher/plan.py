@@ -14,11 +14,14 @@ from pathlib import Path
 from typing import Literal
 
 from omni_cli.launcher.ground import SHARE, Counts, Ground, Pod
+from omni_common.component import Component
 from omni_common.pipeline import PipelineConfig, StageConfig, processes_of, replica_names
 
 RELAY = "relay"
 """In place of a family: relays are forked from a server of their own."""
 Encryption = Literal["none", "tls", "aead"]
+COMPONENTS = (Component.GATEWAY, Component.COORDINATOR, Component.STAGE)
+"""What speaks gRPC, and so has a certificate for it where relays encrypt."""
 
 
 class Tier(IntEnum):
@@ -90,17 +93,13 @@ def plan(served: Sequence[Served], wishes: Wishes, ground: Ground) -> Plan:
     """Every process of the mesh for shaped pipelines, in the order of starting."""
     coordinators = [ground.addresses.coordinator(i) for i in range(wishes.coordinators)]
     pods = _pods(served, ground)
-    files = {one.pipeline.name: ground.file_of(one.pipeline.name) for one in served}
-    stages = [
-        process
-        for one in served
-        for process in _stages(one, pods, wishes, files[one.pipeline.name], coordinators=coordinators)
-    ]
+    files = [ground.file_of(one.pipeline.name) for one in served]
+    stages = [process for one in served for process in _stages(one, pods, wishes, ground, coordinators=coordinators)]
     processes = (
         *(relay_of(pod, wishes, ground) for pod in pods.values()),
         *stages,
-        *(_coordinator(i, address, files.values(), wishes) for i, address in enumerate(coordinators)),
-        _gateway(coordinators, wishes),
+        *(_coordinator(i, address, files, wishes, ground) for i, address in enumerate(coordinators)),
+        _gateway(coordinators, wishes, ground),
     )
     return Plan(
         pods=tuple(pods.values()),
@@ -154,10 +153,7 @@ def relay_of(pod: Pod, wishes: Wishes, ground: Ground) -> ProcessSpec:
     }
     if wishes.encryption is not None:
         settings["ENCRYPTION"] = wishes.encryption
-    if wishes.encryption in {"tls", "aead"}:
-        settings["TLS_CA"] = str(ground.authority)
-        settings["TLS_CERT"] = str(ground.certificate_of(pod))
-        settings["TLS_KEY"] = str(ground.key_of(pod))
+    settings |= _shown(wishes, ground, ground.certificate_of(pod), ground.key_of(pod))
     if wishes.transports:
         settings["TRANSPORTS"] = ",".join(wishes.transports)
     environment = _prefixed("OMNI_RELAY_", settings)
@@ -165,16 +161,17 @@ def relay_of(pod: Pod, wishes: Wishes, ground: Ground) -> ProcessSpec:
 
 
 def _stages(
-    served: Served, pods: Mapping[str, Pod], wishes: Wishes, pipeline_file: Path, *, coordinators: Sequence[str]
+    served: Served, pods: Mapping[str, Pod], wishes: Wishes, ground: Ground, *, coordinators: Sequence[str]
 ) -> Iterator[ProcessSpec]:
     shared = {
         "FAMILY": served.family,
-        "PIPELINE": str(pipeline_file),
+        "PIPELINE": str(ground.file_of(served.pipeline.name)),
         "COORDINATORS": ",".join(coordinators),
         "NODE": "localhost",
         # One thread per process: more of them spin against each other when stages outnumber cores.
         "THREADS": "1",
         "DRAIN": wishes.drain,
+        **_known_as(Component.STAGE, wishes, ground),
     }
     if served.model is not None:
         shared["MODEL"] = str(served.model)
@@ -196,24 +193,39 @@ def _stages(
             yield replace(spec, replicas=replica_names(name, names))
 
 
-def _coordinator(index: int, address: str, pipeline_files: Iterable[Path], wishes: Wishes) -> ProcessSpec:
+def _coordinator(
+    index: int, address: str, pipeline_files: Iterable[Path], wishes: Wishes, ground: Ground
+) -> ProcessSpec:
     settings = {
         "BIND": address,
         "PIPELINES": ",".join(map(str, pipeline_files)),
         "DRAIN": wishes.drain,
+        **_known_as(Component.COORDINATOR, wishes, ground),
     }
     return ProcessSpec(
         f"coordinator-{index}", "omni_coordinator", Tier.COORDINATOR, _prefixed("OMNI_COORDINATOR_", settings)
     )
 
 
-def _gateway(coordinators: Sequence[str], wishes: Wishes) -> ProcessSpec:
+def _gateway(coordinators: Sequence[str], wishes: Wishes, ground: Ground) -> ProcessSpec:
     settings = {
         "BIND": f"[{wishes.host}]:{wishes.port}" if ":" in wishes.host else f"{wishes.host}:{wishes.port}",
         "COORDINATORS": ",".join(coordinators),
         "DRAIN": wishes.drain,
+        **_known_as(Component.GATEWAY, wishes, ground),
     }
     return ProcessSpec("gateway-0", "omni_gateway", Tier.GATEWAY, _prefixed("OMNI_GATEWAY_", settings))
+
+
+def _known_as(component: Component, wishes: Wishes, ground: Ground) -> dict[str, str]:
+    return _shown(wishes, ground, ground.certificate_for(component), ground.key_for(component))
+
+
+def _shown(wishes: Wishes, ground: Ground, certificate: Path, key: Path) -> dict[str, str]:
+    """TLS, where relays encrypt."""
+    if wishes.encryption not in {"tls", "aead"}:
+        return {}
+    return {"TLS_CA": str(ground.authority), "TLS_CERT": str(certificate), "TLS_KEY": str(key)}
 
 
 def _measured(process: ProcessSpec, address: str) -> ProcessSpec:

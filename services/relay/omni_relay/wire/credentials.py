@@ -69,6 +69,7 @@ def load_credentials(
         certificates.current()
     except (OSError, ValueError) as error:
         raise CannotStart(f"The certificate, key or CA of this relay cannot be used: {error}.") from error
+    certificates.tell_expiry()
     return Credentials(mode, token, certificates, names)
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 
 import grpc.aio
 
+from omni_common.component import Component
 from omni_common.rpc.contract import MAX_MESSAGE
-from omni_common.rpc.tls import Component, MeshTls
+from omni_common.rpc.tls import MeshTls
 
 KEEPALIVE = 5.0
 """Seconds without traffic after which a peer is asked whether it lives, and that it has to answer. Together they bound

@@ -16,9 +16,9 @@ from typing import Any, Protocol
 import grpc.aio
 
 from omni_common.clock import Clock, monotonic
+from omni_common.component import Component
 from omni_common.errors import OmniError, Reason
 from omni_common.rpc.interceptors import Behaviour, parts_of
-from omni_common.rpc.tls import Component
 from omni_common.rpc.tls_refusal import SENTENCES, TlsRefusal
 from omni_common.telemetry import names
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from enum import StrEnum
 from typing import Any
 
 import grpc
@@ -23,15 +22,6 @@ logger = logging.getLogger(__name__)
 
 _REMEMBERED = 256
 """Peers of which it is known that their refusal was logged; addresses of pods come and go."""
-
-
-class Component(StrEnum):
-    """The DNS name in a component's certificate."""
-
-    GATEWAY = "omni-gateway"
-    COORDINATOR = "omni-coordinator"
-    STAGE = "omni-stage"
-    RELAY = "omni-relay"
 
 
 class MeshTls:
@@ -87,9 +77,12 @@ def mesh_tls(settings: ServiceSettings) -> MeshTls | None:
     if settings.tls_cert is None or settings.tls_key is None or settings.tls_ca is None:
         return None
     try:
-        return MeshTls(Certificates(settings.tls_cert, settings.tls_key, settings.tls_ca))
+        certificates = Certificates(settings.tls_cert, settings.tls_key, settings.tls_ca)
+        tls = MeshTls(certificates)
     except (OSError, ValueError) as error:
         raise CannotStart(f"The certificate, key or CA of this process cannot be used: {error}.") from error
+    certificates.tell_expiry()
+    return tls
 
 
 def _configuration(pem: Pem) -> grpc.ServerCertificateConfiguration:
