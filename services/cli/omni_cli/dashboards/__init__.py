@@ -1,1 +1,1 @@
-"""The Grafana dashboards of the chart as data: `python -m omni_cli.dashboards FOLDER` writes them."""
+"""The chart's dashboards and service levels as data: `python -m omni_cli.dashboards charts/omni` writes them there."""

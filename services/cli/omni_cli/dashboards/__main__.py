@@ -1,4 +1,4 @@
-"""Writes the dashboards, each as a JSON file, into the folder that is named."""
+"""Writes the dashboards, and the rules of the service levels, into the chart whose folder is named."""
 
 from __future__ import annotations
 
@@ -7,12 +7,19 @@ from pathlib import Path
 
 from omni_cli.dashboards.boards import BOARDS
 from omni_cli.dashboards.grafana import render
+from omni_cli.dashboards.objectives import rules
 
 
-def main(folder: Path) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    for board in BOARDS:
-        (folder / f"{board.name}.json").write_text(render(board))
+def made() -> dict[str, str]:
+    """The files by their path in the chart."""
+    boards = {f"dashboards/{board.name}.json": render(board) for board in BOARDS}
+    return {**boards, "rules/objectives.yaml": rules()}
+
+
+def main(chart: Path) -> None:
+    for name, text in made().items():
+        (chart / name).parent.mkdir(parents=True, exist_ok=True)
+        (chart / name).write_text(text)
 
 
 if __name__ == "__main__":

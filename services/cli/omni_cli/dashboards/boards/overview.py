@@ -245,8 +245,12 @@ DOORS = Row(
         ),
         Panel(
             title="Refused TLS handshakes",
-            says="Peers whose certificate is foreign, has expired, or names another component.",
-            queries=(Query(rate("omni_tls_refusals_total", "reason", scope=MESH), "{{reason}}"),),
+            says="Between components: certificates that are foreign, have expired, or name another component. Of "
+            "callers: connections that ended before TLS was agreed on.",
+            queries=(
+                Query(rate("omni_tls_refusals_total", "reason", scope=MESH), "components: {{reason}}"),
+                Query(rate("omni_https_handshake_failures_total", "reason", scope=MESH), "callers: {{reason}}"),
+            ),
             unit="reqps",
             width=6,
         ),
