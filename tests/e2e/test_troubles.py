@@ -1,0 +1,91 @@
+"""What happens to a cluster that serves: rolling updates, pods that die, stages that grow and shrink, GPUs that are
+not there."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+from tests.e2e.conftest import PIPELINE
+from tests.e2e.kube import CHART, Release, environment
+from tests.e2e.load import AT_ONCE, load
+
+pytestmark = pytest.mark.timeout(3600)
+
+# Two of everything: a single pod that dies takes its requests with it, which is promised; two must not.
+TWO = (
+    "--set=gateway.replicas=2",
+    "--set=coordinator.replicas=2",
+    f"--set=pipelines.{PIPELINE}.placementGroups.thinker.replicas=2",
+    f"--set=pipelines.{PIPELINE}.placementGroups.talker.replicas=2",
+)
+
+
+@pytest.fixture(scope="module")
+def doubled(release: Release) -> Release:
+    release.upgrade(*TWO)
+    return release
+
+
+@pytest.mark.parametrize("part", ["gateway", "coordinator", f"{PIPELINE}-thinker", f"{PIPELINE}-talker"])
+def test_a_rolling_update_fails_no_request(part: str, doubled: Release, cli_image: str) -> None:
+    deployment = f"deployment/{doubled.name}-{part}"
+    with load(doubled, model=PIPELINE, image=cli_image) as told:
+        doubled.kubectl("rollout", "restart", deployment)
+        doubled.kubectl("rollout", "status", deployment, "--timeout=15m", seconds=960)
+        _gone(doubled, f"{doubled.name}-{part}")
+    assert told.sent > 0
+    assert told.failures == 0, told.failed
+
+
+@pytest.mark.parametrize("part", ["gateway", "coordinator", f"{PIPELINE}-thinker", f"{PIPELINE}-talker"])
+def test_a_killed_pod_comes_back_and_others_go_on(part: str, doubled: Release, cli_image: str) -> None:
+    (victim, *others) = doubled.pods_of(f"{doubled.name}-{part}")
+    with load(doubled, model=PIPELINE, image=cli_image) as told:
+        doubled.kubectl("delete", "pod", victim, "--grace-period=0", "--force")
+        doubled.stands()
+    assert set(others) <= set(doubled.pods_of(f"{doubled.name}-{part}"))
+    # What the dead pod had in hand may end in an error; nothing that came later may.
+    assert told.failures <= AT_ONCE, told.failed
+    assert told.sent > told.failures
+
+
+@pytest.mark.parametrize("replicas", [3, 1])
+def test_a_stage_grows_and_shrinks_under_load(replicas: int, doubled: Release, cli_image: str) -> None:
+    name = f"{doubled.name}-{PIPELINE}-talker"
+    with load(doubled, model=PIPELINE, image=cli_image) as told:
+        doubled.kubectl("scale", f"deployment/{name}", f"--replicas={replicas}")
+        doubled.kubectl("rollout", "status", f"deployment/{name}", "--timeout=15m", seconds=960)
+        _gone(doubled, name)
+    assert told.failures == 0, told.failed
+
+
+def test_a_stage_that_waits_for_a_gpu_is_explained(doubled: Release) -> None:
+    group = f"pipelines.{PIPELINE}.placementGroups.talker.gpu"
+    gpus = [f"--set={group}.mode=devicePlugin", f"--set={group}.resourceName=example.com/no-such-gpu"]
+    doubled.helm("upgrade", doubled.name, CHART, *doubled.values, *TWO, *gpus)
+    try:
+        pending = ["wait", "pod", "--for=jsonpath={.status.phase}=Pending", "--timeout=120s"]
+        doubled.kubectl(*pending, "--selector", "omni.dev/placement-group=talker")
+        told = _doctor(doubled)
+        assert told.returncode != 0
+        assert "talker" in told.stdout
+        assert "example.com/no-such-gpu" in told.stdout
+    finally:
+        doubled.helm("rollback", doubled.name, "--wait", "--timeout", "10m")
+    assert _doctor(doubled).returncode == 0
+
+
+def _doctor(release: Release) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "omni_cli", "doctor", "--namespace", release.namespace, "--release", release.name]
+    command += ["--kubeconfig", environment("KUBECONFIG")]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+
+
+def _gone(release: Release, deployment: str) -> None:
+    """Returns when the pods that were replaced have ended too, not only when new ones are ready."""
+    pods = release.pods_of(deployment)
+    ending = [one["metadata"]["name"] for one in release.items("pods") if one["metadata"].get("deletionTimestamp")]
+    for name in set(pods) & set(ending):
+        release.kubectl("wait", f"pod/{name}", "--for=delete", "--timeout=15m", seconds=960)
