@@ -37,12 +37,15 @@ build() { # IMAGE SERVICE WORDS...
 	echo "images: building $1" >&2
 	"$tool" build --quiet "${flags[@]}" "${@:3}" ${more[@]+"${more[@]}"} --file "services/$2/Dockerfile" --tag "$1" . >/dev/null
 }
+prefix=${IMAGE_PREFIX:-}
+# podman gives a name without a host to any image here that ends so, whatever it begins with.
+test "$tool" = docker || test -n "$prefix" || prefix=localhost/
 test $# -gt 0 || set -- gateway coordinator relay stage cli
 for name in "$@"; do
-	image=${IMAGE_PREFIX:-}omni-$name:$IMAGE_TAG
+	image=${prefix}omni-$name:$IMAGE_TAG
 	case $name in
 	stage) build "$image" stage ${STAGE_EXTRAS:+--build-arg "EXTRAS=$STAGE_EXTRAS"} ;;
-	stage-cuda) build "${IMAGE_PREFIX:-}omni-stage:$IMAGE_TAG-cuda" stage --build-arg VARIANT=cuda ;;
+	stage-cuda) build "${prefix}omni-stage:$IMAGE_TAG-cuda" stage --build-arg VARIANT=cuda ;;
 	*) build "$image" "$name" ;;
 	esac
 done

@@ -85,6 +85,9 @@ def _fetch(folder: Path, snapshot: Snapshot, trouble: list[WeightsError]) -> Non
     from huggingface_hub.utils.tqdm import disable_progress_bars
 
     disable_progress_bars()
+    library = logging.getLogger("huggingface_hub")
+    library.handlers.clear()  # what it says becomes lines of our log
+    library.propagate = True
     try:
         _asked(
             snapshot.hub_id,
