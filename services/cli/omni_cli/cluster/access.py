@@ -160,5 +160,5 @@ def _message(body: bytes) -> str:
 
 def _reason(error: Exception) -> str:
     cause = getattr(error, "reason", None) or error
-    said = str(cause).rpartition(": ")[2] or type(cause).__name__
+    said = str(cause).rpartition(": ")[2].rpartition("] ")[2]
     return said.strip("().'\" ") or type(cause).__name__

@@ -15,6 +15,7 @@ _RECENT = timedelta(hours=1)
 # Weights of tens of gigabytes may come so slowly and be well.
 _SLOW = timedelta(minutes=10)
 _KILLED = 137
+_ARENA = "arena"
 _BACK_OFF = "CrashLoopBackOff"
 
 
@@ -58,10 +59,10 @@ def _memory(pod: Pod, container: Container) -> tuple[str, str]:
     parts.append(
         f"its limit is {amount_text('memory', limit)}" if limit else "it has no limit, so the node had none left"
     )
-    arenas = [size for name, size in pod.memory.items() if name in container.mounts and size]
+    arena = pod.memory.get(_ARENA, 0.0) if _ARENA in container.mounts else 0.0
     advice = f"Raise `resources.limits.memory` of {container.name}."
-    if arenas and limit:
-        parts.append(f"of which the arena, a volume in memory, may take {amount_text('memory', sum(arenas))}")
+    if arena and limit:
+        parts.append(f"of which the arena, a volume in memory, may take {amount_text('memory', arena)}")
         advice = f"{advice[:-1]}, or lower `relay.arenaSize` of {pod.what}."
     again = f" {_times(container)}." if container.restarts > 1 else ""
     return f"{parts[0]}; {', '.join(parts[1:])}.{again}", advice
