@@ -14,8 +14,8 @@
 {{- $given := index .root.Values.pipelines .name }}
 {{- $graph := include "omni.graph" . | fromJson }}
 {{- $weights := mergeOverwrite (deepCopy .root.Values.weightsDefaults) (deepCopy (default dict $given.weights)) }}
-{{- $packaged := .root.Files.Get "files/packaged.json" | fromJson }}
-{{- if eq $weights.source "packaged" }}{{ $graph = mergeOverwrite $graph (default dict (get $packaged $given.family)) }}{{ end }}
+{{- $known := default dict (get (.root.Files.Get "files/families.json" | fromJson) $given.family) }}
+{{- if eq $weights.source "packaged" }}{{ $graph = mergeOverwrite $graph (default dict $known.packaged) }}{{ end }}
 {{- range $key, $field := dict "voices" "voices" "defaultVoice" "default_voice" "languages" "languages" "tasks" "tasks" }}
 {{- if get $given $key }}{{ $_ := set $graph $field (get $given $key) }}{{ end }}
 {{- end }}

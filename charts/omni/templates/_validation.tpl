@@ -1,4 +1,139 @@
 {{/* What a schema cannot say; every failure is a sentence that names the value. */}}
-{{- define "omni.validate.release" -}}{{- end }}
-{{- define "omni.validate.pipeline" -}}{{- end }}
-{{- define "omni.validate.groups" -}}{{- end }}
+
+{{/* Of the whole release. */}}
+{{- define "omni.validate.release" -}}
+{{- if not (include "omni.served" . | fromJson).names }}
+{{- fail "pipelines has none that is enabled: set pipelines.NAME.enabled of one to true." }}
+{{- end }}
+{{- include "omni.validate.tls" . }}
+{{- include "omni.validate.auth" . }}
+{{- include "omni.validate.apis" . }}
+{{- range $name := list "gateway" "coordinator" }}
+{{- $own := get $.Values $name }}
+{{- $values := mergeOverwrite (deepCopy $.Values.podDefaults) (deepCopy $own) }}
+{{- include "omni.validate.scaling" (dict "path" $name "own" $own "values" $values "root" $) }}
+{{- end }}
+{{- if and .Values.tracing.enabled (not .Values.tracing.endpoint) }}
+{{- fail "tracing.endpoint is empty: with tracing.enabled it must say where traces go, http://host:4317." }}
+{{- end }}
+{{- if and .Values.gateway.ingress.enabled (not .Values.gateway.ingress.hosts) }}
+{{- fail "gateway.ingress.hosts is empty: an Ingress needs a host name at least." }}
+{{- end }}
+{{- if and .Values.gateway.route.enabled (not .Values.gateway.route.parentRefs) }}
+{{- fail "gateway.route.parentRefs is empty: an HTTPRoute belongs to a Gateway, which it must name." }}
+{{- end }}
+{{- end }}
+
+{{/* Of replicas, autoscaling and KEDA: (dict "path" "gateway" "own" {…} "values" {…} "root" $). */}}
+{{- define "omni.validate.scaling" -}}
+{{- $auto := .values.autoscaling }}
+{{- $keda := .values.keda }}
+{{- $path := .path }}
+{{- if and $auto.enabled $keda.enabled }}
+{{- fail (printf "%s.autoscaling.enabled and %s.keda.enabled are both true: KEDA makes an autoscaler of its own, so take one of them." $path $path) }}
+{{- end }}
+{{- if or $auto.enabled $keda.enabled }}
+{{- $which := ternary "autoscaling" "keda" $auto.enabled }}
+{{- if and (hasKey .own "replicas") (not (kindIs "invalid" .own.replicas)) }}
+{{- fail (printf "%s.replicas is set, and %s.%s.enabled is true: the autoscaler says how many there are, so leave out replicas (or set it to null)." $path $path $which) }}
+{{- end }}
+{{- if gt (int $auto.minReplicas) (int $auto.maxReplicas) }}
+{{- fail (printf "%s.autoscaling.minReplicas is %d, above maxReplicas, which is %d." $path (int $auto.minReplicas) (int $auto.maxReplicas)) }}
+{{- end }}
+{{- $targets := false }}
+{{- range $name, $target := $auto.targets }}{{ if $target }}{{ $targets = true }}{{ end }}{{ end }}
+{{- if not (or $targets (and $auto.enabled $auto.metrics) (and $keda.enabled $keda.triggers)) }}
+{{- fail (printf "%s.autoscaling.targets has none above 0: an autoscaler needs something to go by, waiting for instance." $path) }}
+{{- end }}
+{{- if not (hasPrefix "pipelines." $path) }}
+{{- range $name := list "waiting" "oldestWaitingSeconds" "realTimeFactor" "firstAudioSeconds" }}
+{{- if get $auto.targets $name }}{{ fail (printf "%s.autoscaling.targets.%s is a figure of stages: set it for a placement group." $path $name) }}{{ end }}
+{{- end }}
+{{- end }}
+{{- if and (ne $path "gateway") $auto.targets.inFlight }}
+{{- fail (printf "%s.autoscaling.targets.inFlight is a figure of the gateway: set it there." $path) }}
+{{- end }}
+{{- if and $auto.enabled (eq (int $auto.minReplicas) 0) }}
+{{- fail (printf "%s.autoscaling.minReplicas is 0: only KEDA (%s.keda.enabled) starts the first pod again." $path $path) }}
+{{- end }}
+{{- if and $keda.enabled (eq (int $auto.minReplicas) 0) (not (hasPrefix "pipelines." $path)) }}
+{{- fail (printf "%s.autoscaling.minReplicas is 0: nobody would hear the first request; only placement groups may go to 0." $path) }}
+{{- end }}
+{{- if and $keda.enabled (not .root.Values.metrics.prometheusAddress) }}
+{{- fail (printf "metrics.prometheusAddress is empty: %s.keda.enabled needs a Prometheus to ask." $path) }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{- define "omni.validate.tls" -}}
+{{- $tls := .Values.tls }}
+{{- if eq $tls.source "existingSecrets" }}
+{{- range $component, $name := $tls.existingSecrets }}
+{{- if not $name }}
+{{- fail (printf "tls.existingSecrets.%s is empty: with tls.source existingSecrets it must name a Secret with tls.crt, tls.key and ca.crt." $component) }}
+{{- end }}
+{{- include "omni.validate.secret" (dict "root" $ "path" (printf "tls.existingSecrets.%s" $component) "name" $name "keys" (list "tls.crt" "tls.key" "ca.crt")) }}
+{{- end }}
+{{- end }}
+{{- if eq (include "omni.httpsSource" .) "existingSecret" }}
+{{- $keys := list "tls.crt" "tls.key" }}
+{{- with $tls.https.existingSecretCA }}{{ $keys = append $keys . }}{{ end }}
+{{- if not $tls.https.existingSecret }}
+{{- fail "tls.https.existingSecret is empty: the certificate of the HTTPS port is to come from a Secret, which it must name (or set tls.https.source)." }}
+{{- end }}
+{{- include "omni.validate.secret" (dict "root" . "path" "tls.https.existingSecret" "name" $tls.https.existingSecret "keys" $keys) }}
+{{- end }}
+{{- end }}
+
+{{- define "omni.validate.auth" -}}
+{{- $auth := .Values.auth }}
+{{- if $auth.enabled }}
+{{- if and $auth.keys $auth.existingSecret }}
+{{- fail "auth.keys and auth.existingSecret are both set: the keys come from one of them." }}
+{{- end }}
+{{- if not (or $auth.keys $auth.existingSecret) }}
+{{- fail "auth.keys is empty: with auth.enabled nobody could call; give a key's hash there, or a Secret in auth.existingSecret." }}
+{{- end }}
+{{- with $auth.existingSecret }}
+{{- include "omni.validate.secret" (dict "root" $ "path" "auth.existingSecret" "name" . "keys" (list "keys.json")) }}
+{{- end }}
+{{- end }}
+{{- if and .Values.tests.apiKeySecret $auth.enabled }}
+{{- include "omni.validate.secret" (dict "root" . "path" "tests.apiKeySecret" "name" .Values.tests.apiKeySecret "keys" (list .Values.tests.apiKeyKey)) }}
+{{- end }}
+{{- end }}
+
+{{/* Whether a cluster is asked at all: every namespace has this ConfigMap, which whoever installs may read. */}}
+{{- define "omni.connected" -}}
+{{- if lookup "v1" "ConfigMap" .Release.Namespace "kube-root-ca.crt" }}true{{ end }}
+{{- end }}
+
+{{/* A Secret that a value names is there, with these keys. */}}
+{{- define "omni.validate.secret" -}}
+{{- if include "omni.connected" .root }}
+{{- $there := lookup "v1" "Secret" .root.Release.Namespace .name }}
+{{- if not $there }}
+{{- fail (printf "%s names the Secret '%s', which is not in namespace '%s'." .path .name .root.Release.Namespace) }}
+{{- end }}
+{{- range .keys }}
+{{- if not (hasKey (default dict $there.data) .) }}
+{{- fail (printf "%s names the Secret '%s', which has no key %s." $.path $.name .) }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{/* Kinds that the cluster must know. */}}
+{{- define "omni.validate.apis" -}}
+{{- if include "omni.connected" . }}
+{{- $needed := dict }}
+{{- if or (eq .Values.tls.source "certManager") (eq (include "omni.httpsSource" .) "certManager") }}{{ $_ := set $needed "cert-manager.io/v1" "tls.source or tls.https.source is certManager" }}{{ end }}
+{{- if or .Values.metrics.podMonitor.enabled .Values.metrics.prometheusRule.enabled }}{{ $_ := set $needed "monitoring.coreos.com/v1" "metrics.podMonitor.enabled or metrics.prometheusRule.enabled is true" }}{{ end }}
+{{- if .Values.gateway.route.enabled }}{{ $_ := set $needed "gateway.networking.k8s.io/v1" "gateway.route.enabled is true" }}{{ end }}
+{{- range $api, $why := $needed }}
+{{- if not ($.Capabilities.APIVersions.Has $api) }}
+{{- fail (printf "%s, but the cluster does not have %s: install what brings it first." $why $api) }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- end }}
