@@ -1,0 +1,13 @@
+"""What need not be on a dashboard, and which queries a mesh on one machine cannot answer; each with its reason."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+# Names of the names module.
+NOT_ON_A_DASHBOARD: Mapping[str, str] = {}
+
+# By the start of `board / panel / legend`.
+NOT_LIVE: Mapping[str, str] = {
+    "omni-kubernetes / ": "Its metrics are those of kube-state-metrics, the kubelet and NVIDIA's exporter.",
+}
