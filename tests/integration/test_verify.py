@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
+from hashlib import sha256
 from pathlib import Path
 
 import anyio
 import numpy as np
 import pytest
 from tests.integration.gateway_mesh import Mesh, mesh
+from tests.integration.gateway_process import MODEL, gateway_process
+from tests.unit.relay.wire.authority import Authority
 
 from omni.coordinator.v1 import coordinator_pb2 as pb
 from omni_common.errors import StageFailed
@@ -149,6 +153,32 @@ async def test_where_nobody_answers_it_says_so() -> None:
         [],
         "--timeout soon is not a duration such as 30s, 500ms or 2m.\n",
     )
+
+
+async def test_it_trusts_the_ca_and_shows_the_key_that_it_is_given(tmp_path: Path) -> None:
+    files = Authority(tmp_path, "ca").issue("localhost")
+    foreign = Authority(tmp_path, "foreign")
+    (tmp_path / "key").write_text("sesame\n")
+    (tmp_path / "no-key").write_bytes(b"\xff\n")
+    (tmp_path / "keys.json").write_text(json.dumps({"keys": {"me": {"sha256": sha256(b"sesame").hexdigest()}}}))
+    settings = {"HTTPS_CERT": files.cert, "HTTPS_KEY": files.key, "API_KEYS": tmp_path / "keys.json"}
+    async with gateway_process(**settings) as here:
+        base = f"https://localhost:{here.port}"
+        here.coordinator.script(Admit(), WORDS, SOUND, Finish())
+        here.coordinator.script(Admit(), SOUND, Finish())
+        code, lines, said = await verify(base, f"--ca={files.ca}", f"--api-key-file={tmp_path / 'key'}")
+        assert (code, said) == (0, ""), lines
+        assert [line.split(";")[0] for line in lines] == [f"{MODEL} chat: ok", f"{MODEL} speech: ok"]
+        code, lines, said = await verify(base, f"--ca={files.ca}")
+        assert (code, lines) == (1, [])
+        assert said.startswith("The mesh refused: ")
+        assert "401" in said
+        _, _, said = await verify(base, f"--ca={foreign.ca}")
+        assert said.startswith(f"The certificate of {base}/v1 is not trusted: ")
+        _, _, said = await verify(base, f"--api-key-file={tmp_path / 'no-key'}")
+        assert said == f"{tmp_path / 'no-key'} holds no API key: it is no text.\n"
+        _, _, said = await verify(base, f"--ca={tmp_path / 'key'}")
+        assert said == f"{tmp_path / 'key'} holds no certificate in PEM.\n"
 
 
 def test_the_utterance_is_the_tests_own() -> None:

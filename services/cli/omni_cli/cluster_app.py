@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -49,6 +50,12 @@ def add_to(app: typer.Typer) -> None:
 def verify(
     url: Annotated[str, typer.Argument(envvar="OMNI_URL", help="Where the mesh answers.")] = DEFAULT_URL,
     *,
+    ca: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="The CA of the mesh's certificate; default: OMNI_CA_FILE.")
+    ] = None,
+    api_key_file: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="A file with the API key; default: OMNI_API_KEY.")
+    ] = None,
     model: Annotated[str | None, typer.Option(help="Try this model only; default: every one that is served.")] = None,
     timeout: Annotated[
         str, typer.Option(metavar="DURATION", help="How long each trial may take, such as 90s or 2m.")
@@ -57,7 +64,9 @@ def verify(
     """Speak to every model of a running mesh, and check that it answers: text, and speech that is not silent."""
     with said_plainly():
         seconds = parse_seconds(timeout, "--timeout")
-        to_the_end(lambda: verifying(lambda: open_client(with_version(url)), model=model, timeout=seconds))
+        key = read_key(api_key_file)
+        connect = partial(open_client, with_version(url), ca=ca, api_key=key)
+        to_the_end(lambda: verifying(connect, model=model, timeout=seconds))
 
 
 def plan(
@@ -130,6 +139,21 @@ def parse_seconds(text: str, option: str) -> float:
     if not seconds:
         raise CommandError(f"{option} {text} leaves no time.")
     return seconds
+
+
+def read_key(file: Path | None) -> str | None:
+    """As Secrets are mounted: a file with the key, and with a line's end or without. Raises CommandError."""
+    if file is None:
+        return None
+    try:
+        key = file.read_text().strip()
+    except OSError as error:
+        raise CommandError(f"Cannot read {file}: {error.strerror}.") from None
+    except UnicodeError:
+        raise CommandError(f"{file} holds no API key: it is no text.") from None
+    if not key.isascii() or not key.isprintable() or not key:
+        raise CommandError(f"{file} holds no API key: one is a line of ASCII.")
+    return key
 
 
 def with_version(url: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import ssl
 import time
 import wave
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -16,6 +17,7 @@ import openai
 from openai.types.chat import ChatCompletionChunk, ChatCompletionMessageParam
 
 from omni_cli.errors import CommandError
+from omni_cli.settings import CommandSettings
 from omni_cli.waterfall import StageTiming, parse_timings
 
 # OpenAI's pcm16: mono, 16 bits, 24 kHz, whatever the model's own rate is.
@@ -53,25 +55,60 @@ class Answer:
 
 
 @asynccontextmanager
-async def open_client(url: str) -> AsyncIterator[openai.AsyncOpenAI]:
-    """A client that tells failures as sentences. It is strict: a reply that OpenAI would not send is an error."""
+async def open_client(
+    url: str, *, ca: Path | None = None, api_key: str | None = None
+) -> AsyncIterator[openai.AsyncOpenAI]:
+    """A client that tells failures as sentences. It is strict: a reply that OpenAI would not send is an error.
+
+    `ca`, `api_key`: in place of what the environment says.
+    """
     if not url.startswith(("http://", "https://")):
         raise CommandError(f"{url} is no URL; one is http://127.0.0.1:8000/v1.")
+    settings = CommandSettings()
     async with openai.AsyncOpenAI(
-        base_url=url, api_key="none", max_retries=0, _strict_response_validation=True
+        base_url=url,
+        api_key=api_key or settings.api_key,
+        max_retries=0,
+        http_client=openai.DefaultAsyncHttpxClient(verify=trust(ca or settings.ca_file)),
+        _strict_response_validation=True,
     ) as client:
         try:
             yield client
         except openai.APITimeoutError:  # a kind of the next, but somebody is there
             raise CommandError("The mesh did not answer in time.") from None
-        except openai.APIConnectionError:
-            raise CommandError(f"No mesh answers at {url}. Start one with `omni up`.") from None
+        except openai.APIConnectionError as error:
+            raise CommandError(_unanswered(url, error)) from None
         except openai.APIResponseValidationError as error:
             raise CommandError(f"The mesh sent a reply that is not OpenAI's: {error.message}") from error
         except openai.APIError as error:
             raise CommandError(f"The mesh refused: {error.message}") from None
         except httpx2.TransportError:  # in the middle of a body; before it the client has a name of its own for it
             raise CommandError("The mesh broke off in the middle of its answer.") from None
+
+
+def trust(ca: Path | None) -> ssl.SSLContext | bool:
+    """Raises CommandError."""
+    if ca is None:
+        return True
+    try:
+        return ssl.create_default_context(cafile=str(ca))
+    except ssl.SSLError:
+        raise CommandError(f"{ca} holds no certificate in PEM.") from None
+    except OSError as error:
+        raise CommandError(f"Cannot read {ca}: {error.strerror}.") from None
+
+
+def _unanswered(url: str, error: BaseException) -> str:
+    """A mesh that is there and not trusted is another matter than one that is not there."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, ssl.SSLError):
+        cause = cause.__cause__ or cause.__context__
+    if isinstance(cause, ssl.SSLCertVerificationError):
+        why = cause.verify_message.rstrip(".")
+        return f"The certificate of {url} is not trusted: {why}. Name the CA that signed it by OMNI_CA_FILE."
+    if cause is not None:
+        return f"No TLS is spoken with {url}: {cause}. Is it http, or asks it for another version?"
+    return f"No mesh answers at {url}. Start one with `omni up`."
 
 
 async def ask(

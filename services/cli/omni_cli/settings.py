@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
@@ -15,4 +17,12 @@ class CommandSettings(BaseSettings):
         default=None,
         validation_alias="XDG_RUNTIME_DIR",
         description="A folder of the user's own that a reboot empties.",
+    )
+    ca_file: Path | None = Field(
+        default=None,
+        validation_alias="OMNI_CA_FILE",
+        description="The CA that signed the mesh's certificate (PEM); unset, those that the system trusts.",
+    )
+    api_key: str = Field(
+        default="none", min_length=1, validation_alias="OMNI_API_KEY", description="The key that the mesh asks for."
     )
