@@ -36,8 +36,13 @@ def write_keys(path: Path, keys: Mapping[str, Mapping[str, object]]) -> None:
         str(entry["name"]): {"sha256": hashlib.sha256(key.encode()).hexdigest()} | dict(entry.get("limits", {}))  # type: ignore[call-overload]
         for key, entry in keys.items()
     }
+    put(path, json.dumps({"keys": known}))
+
+
+def put(path: Path, text: str) -> None:
+    """At once: nobody sees half of it."""
     fresh = path.with_suffix(".fresh")
-    fresh.write_text(json.dumps({"keys": known}))
+    fresh.write_text(text)
     fresh.replace(path)
 
 

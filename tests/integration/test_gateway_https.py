@@ -17,7 +17,7 @@ import openai
 import pytest
 from anyio.streams.tls import TLSStream
 from openai.types.chat import ChatCompletionMessageParam
-from tests.integration.gateway_process import MODEL, GatewayProcess, gateway_process, last_words
+from tests.integration.gateway_process import MODEL, GatewayProcess, gateway_process, last_words, put
 from tests.unit.relay.wire.authority import DAY, Authority, Files
 
 from omni_common.request import AudioOutput, TextOutput
@@ -212,7 +212,7 @@ async def test_a_broken_certificate_leaves_the_old_one_in_use_and_is_told_once(f
         assert (
             "certificate has expired" in (await here.until_logged("new files cannot be used; the old ones stay"))["why"]
         )
-        files.cert.write_text("garbage")
+        put(files.cert, "garbage")
         told = await here.until_logged("new files cannot be used; the old ones stay", times=2)
         assert "holds no certificate in PEM" in told["why"]
         assert await anyio.to_thread.run_sync(shown, here.port, files.ca) == before
