@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from ipaddress import ip_address
 from typing import Any
 
 from omni_common.lifecycle import CannotStart
@@ -12,6 +14,8 @@ from omni_gateway.http.certificate import Certificate, load_certificate
 from omni_gateway.keys.ring import KeyRing, load_keys
 from omni_gateway.settings import GatewaySettings
 from omni_gateway.watched import Unusable, Watched
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,9 +33,12 @@ class Files:
 def open_files(settings: GatewaySettings) -> Files:
     """Raises CannotStart with a sentence about the file that cannot be used."""
     try:
-        return Files(_certificate(settings), _keys(settings))
+        files = Files(_certificate(settings), _keys(settings))
     except Unusable as error:
         raise CannotStart(str(error)) from error
+    if files.keys and not files.certificate and not _is_loopback(settings.host_and_port[0]):
+        logger.warning("keys come in the clear: without HTTPS_CERT they are safe behind a proxy with TLS only")
+    return files
 
 
 def _certificate(settings: GatewaySettings) -> Watched[Certificate] | None:
@@ -50,3 +57,10 @@ def _certificate(settings: GatewaySettings) -> Watched[Certificate] | None:
 def _keys(settings: GatewaySettings) -> Watched[KeyRing] | None:
     path = settings.api_keys
     return None if path is None else Watched("the keys of callers", (path,), lambda: load_keys(path))
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
