@@ -143,6 +143,19 @@ def test_what_is_not_there_to_ask_for_is_not_found(monkeypatch: pytest.MonkeyPat
     assert failed.value.details() == "There are readiness and liveness to ask for."
 
 
+def test_a_port_that_is_taken_ends_the_process_with_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    with serve_health("127.0.0.1", 0, ready=bool, alive=bool) as port:
+        monkeypatch.setenv("OMNI_THING_HEALTH_PORT", str(port))
+        ended = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, timeout=PATIENCE)
+    last = json.loads(ended.stderr.splitlines()[-1])
+    assert ended.returncode == 1
+    assert last["msg"] == (
+        f"A port for metrics or probes cannot be had on 127.0.0.1: cannot serve the probes on 127.0.0.1:{port}; "
+        "another process may have the port."
+    )
+    assert "Traceback" not in ended.stderr
+
+
 def test_a_port_that_is_taken_is_said() -> None:
     with (
         serve_health("127.0.0.1", 0, ready=bool, alive=bool) as port,

@@ -7,12 +7,14 @@ import logging
 import shutil
 import ssl
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
+import anyio
 import grpc
 import grpc.aio
 import pytest
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from pydantic_settings import SettingsConfigDict
 from tests.unit.relay.wire.authority import DAY, Authority, Files
 
@@ -23,7 +25,7 @@ from omni_common.component import Component
 from omni_common.errors import OmniError, Reason
 from omni_common.lifecycle import CannotStart
 from omni_common.rpc.channel import open_channel
-from omni_common.rpc.door import PROOF, Arrivals
+from omni_common.rpc.door import PROOF, Arrivals, DoorInterceptor
 from omni_common.rpc.duplex import server_duplex
 from omni_common.rpc.server import RpcServer, open_server
 from omni_common.rpc.session import client_session
@@ -234,16 +236,54 @@ def test_connections_that_come_to_no_call_are_counted_and_those_that_do_are_not(
     assert [record.message for record in caplog.records] == [SENTENCES[TlsRefusal.UNPROVEN]]
 
 
-async def test_a_server_notices_that_a_connection_came(mine: dict[Component, Files]) -> None:
-    came = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    server = grpc.aio.server()
-    credentials = tls(mine[Component.COORDINATOR]).server_credentials(lambda: loop.call_soon_threadsafe(came.set))  # type: ignore[arg-type]
-    port = server.add_secure_port("127.0.0.1:0", credentials)
+async def test_a_foreign_client_is_counted_at_the_server_and_a_good_one_is_not(
+    mine: dict[Component, Files], tmp_path: Path
+) -> None:
+    """With less time for a proof than components get."""
+    before = counted(TlsRefusal.UNPROVEN)
+    arrivals = Arrivals(asyncio.get_running_loop(), proof=0.5)
+    server = grpc.aio.server(interceptors=(DoorInterceptor({}, arrivals.proven),))
+    coordinator_pb2_grpc.add_CoordinatorServiceServicer_to_server(Echo(), server)
+    port = server.add_secure_port("127.0.0.1:0", tls(mine[Component.COORDINATOR]).server_credentials(arrivals.began))
     await server.start()
-    _, writer = await asyncio.open_connection("127.0.0.1", port)
-    await asyncio.wait_for(came.wait(), 10)
-    writer.close()
+    stranger = Authority(tmp_path, "other-ca").issue("omni-stage")  # that knows the mesh, which does not know it
+    pem = [path.read_bytes() for path in (mine[Component.STAGE].ca, stranger.key, stranger.cert)]
+    named = [("grpc.ssl_target_name_override", "omni-coordinator")]
+    async with grpc.aio.secure_channel(f"127.0.0.1:{port}", grpc.ssl_channel_credentials(*pem), named) as channel:
+        await attach(port, tls(mine[Component.STAGE]))
+        call = coordinator_pb2_grpc.CoordinatorServiceStub(channel).Generate(pb.GenerateRequest())
+        assert await call.code() is grpc.StatusCode.UNAVAILABLE
+    with anyio.fail_after(20):
+        while counted(TlsRefusal.UNPROVEN) == before:  # noqa: ASYNC110  # a counter has no event
+            await anyio.sleep(0.01)
+    assert counted(TlsRefusal.UNPROVEN) == before + 1
+    await server.stop(0)
+
+
+@pytest.mark.parametrize(
+    ("component", "code"),
+    [(Component.STAGE, grpc.StatusCode.OK), (Component.GATEWAY, grpc.StatusCode.PERMISSION_DENIED)],
+)
+async def test_what_others_wrote_as_a_generator_is_guarded_too(
+    component: Component, code: grpc.StatusCode, mine: dict[Component, Files]
+) -> None:
+    reflection = "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
+    server = await open_server(
+        "127.0.0.1:0",
+        services=[SERVICE],
+        tls=tls(mine[Component.COORDINATOR]),
+        allowed={reflection: frozenset({Component.STAGE})},
+        reflection=True,
+    )
+    await server.start()
+    async with open_channel(f"127.0.0.1:{server.port}", tls=tls(mine[component])) as channel:
+        call = reflection_pb2_grpc.ServerReflectionStub(channel).ServerReflectionInfo(timeout=10)
+        with suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):  # the code below says it as well
+            await call.write(reflection_pb2.ServerReflectionRequest(list_services=""))
+            await call.read()
+            await call.done_writing()
+            assert await call.read() is grpc.aio.EOF
+        assert await call.code() is code
     await server.stop(0)
 
 

@@ -14,7 +14,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from typing import Any, NoReturn, Protocol, TypeVar
 
@@ -27,8 +27,9 @@ from omni_common.deadline import Deadline
 from omni_common.health import Hearts, LoopPulse, serve_health
 from omni_common.settings import ServiceSettings, why_refused
 from omni_common.telemetry import names
+from omni_common.telemetry.export import export_traces
 from omni_common.telemetry.logs import configure_logs
-from omni_common.telemetry.metrics import describe_build, serve_metrics, watch_loop
+from omni_common.telemetry.metrics import describe_build, serve_metrics, version_of, watch_loop
 
 logger = logging.getLogger(__name__)
 
@@ -105,7 +106,7 @@ class Service(Protocol):
 def run_service(kind: type[Settings], build: Callable[[Settings], Service], **given: Any) -> NoReturn:
     """Reads the settings, but for those that are given, and runs the service that `build` makes of them until a signal
     ends it, and the process with it."""
-    name = kind.model_config.get("env_prefix", "").removeprefix("OMNI_").rstrip("_").lower()
+    name = _name_of(kind)
     keep_freed_memory()
     try:
         settings = kind(**given)
@@ -117,6 +118,9 @@ def run_service(kind: type[Settings], build: Callable[[Settings], Service], **gi
     describe_build(name)
     try:
         anyio.run(partial(serve, settings, build, ready=_keep_for_good), backend_options={"use_uvloop": True})
+    except CannotStart as error:
+        logger.error(str(error))  # noqa: TRY400  # the sentence is all there is to say
+        leave(1)
     except ExceptionGroup as group:
         sentences, others = group.split(CannotStart)
         if sentences is None or others is not None:
@@ -143,7 +147,11 @@ async def serve(
     lifecycle = Lifecycle(ready)
     pulse = LoopPulse()
     lifecycle.hearts.watch("event loop", lambda: pulse.last, settings.loop_timeout.total_seconds())
-    with _watched_from_outside(settings, lifecycle):
+    name = _name_of(type(settings))
+    with (
+        _watched_from_outside(settings, lifecycle),
+        export_traces(settings, service=name, version=version_of(name)),
+    ):
         async with anyio.create_task_group() as tasks:
             signals = await tasks.start(_signals)
             service = build(settings)
@@ -158,14 +166,22 @@ async def serve(
     logger.info("ended")
 
 
+def _name_of(kind: type[ServiceSettings]) -> str:
+    """Of the service, as its variables' prefix has it."""
+    return kind.model_config.get("env_prefix", "").removeprefix("OMNI_").rstrip("_").lower()
+
+
 @contextmanager
 def _watched_from_outside(settings: ServiceSettings, lifecycle: Lifecycle) -> Iterator[None]:
-    """With its metrics and its probes, each from threads of their own. Raises OSError when a port is another's."""
-    host, hearts = settings.metrics_host, lifecycle.hearts
-    with (
-        serve_metrics(host, settings.metrics_port) as metrics,
-        serve_health(host, settings.health_port, ready=lambda: lifecycle.serving, alive=hearts.beat) as probes,
-    ):
+    """With its metrics and its probes, each from threads of their own. Raises CannotStart when a port is another's."""
+    host = settings.metrics_host
+    probes_of = partial(serve_health, ready=lambda: lifecycle.serving, alive=lifecycle.hearts.beat)
+    with ExitStack() as stack:
+        try:
+            metrics = stack.enter_context(serve_metrics(host, settings.metrics_port))
+            probes = stack.enter_context(probes_of(host, settings.health_port))
+        except OSError as error:
+            raise CannotStart(f"A port for metrics or probes cannot be had on {host}: {error}.") from error
         if metrics is not None:
             logger.info("metrics are served", extra={"port": metrics})
         if probes is not None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import suppress
 from typing import Any, Protocol
 
@@ -19,6 +19,7 @@ from omni_common.clock import Clock, monotonic
 from omni_common.component import Component
 from omni_common.errors import OmniError, Reason
 from omni_common.rpc.interceptors import Behaviour, parts_of
+from omni_common.rpc.status import abort_with
 from omni_common.rpc.tls_refusal import SENTENCES, TlsRefusal
 from omni_common.telemetry import names
 
@@ -97,27 +98,37 @@ class DoorInterceptor(grpc.aio.ServerInterceptor):
         if handler is None:
             return None
         behaviour, make = parts_of(handler)
-        if not inspect.iscoroutinefunction(behaviour):
-            return handler
+        check = self._checked if inspect.iscoroutinefunction(behaviour) else self._checked_generator
         return make(
-            self._checked(behaviour, handler_call_details.method),
+            check(behaviour, handler_call_details.method),
             request_deserializer=handler.request_deserializer,
             response_serializer=handler.response_serializer,
         )
 
     def _checked(self, behaviour: Behaviour, method: str) -> Behaviour:
-        allowed = self._allowed.get(method)
-
         async def checked(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
-            self._proven(context.peer())
-            if allowed is not None:
-                self._check(method, allowed, names_of(context))
+            self._check(method, context)
             return await behaviour(request, context)
 
         return checked
 
-    def _check(self, method: str, allowed: frozenset[Component], theirs: frozenset[str]) -> None:
-        if theirs & allowed:
+    def _checked_generator(self, behaviour: Callable[..., AsyncIterator[Any]], method: str) -> Callable[..., Any]:
+        """Other people's, such as the reflection service's, which ErrorInterceptor leaves alone."""
+
+        async def checked(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[Any]:
+            try:
+                self._check(method, context)
+            except OmniError as refusal:
+                await abort_with(context, refusal)
+            async for answer in behaviour(request, context):
+                yield answer
+
+        return checked
+
+    def _check(self, method: str, context: grpc.aio.ServicerContext[Any, Any]) -> None:
+        self._proven(context.peer())
+        allowed, theirs = self._allowed.get(method), names_of(context)
+        if allowed is None or theirs & allowed:
             return
         names.TLS_REFUSALS.labels(TlsRefusal.ROLE).inc()
         what = method.rpartition("/")[2]
