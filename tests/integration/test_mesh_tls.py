@@ -10,20 +10,25 @@ from pathlib import Path
 
 import anyio
 import anyio.abc
+import grpc
 import httpx2
 import pytest
 from tests.integration.gateway_mesh import running, until
 from tests.integration.mesh import Running
 from tests.unit.relay.wire.authority import Authority, Files
 
+from omni.stage.v1.stage_pb2_grpc import StageServiceStub
 from omni_common.clock import monotonic
 from omni_common.component import Component
 from omni_common.health import Hearts
+from omni_common.rpc.channel import open_channel
+from omni_common.rpc.tls import mesh_tls
 from omni_common.rpc.tls_refusal import TlsRefusal
 from omni_common.telemetry import names
 from omni_coordinator.service import CoordinatorProcess
 from omni_coordinator.settings import CoordinatorSettings
 from omni_gateway.gateway import Gateway
+from omni_gateway.settings import GatewaySettings
 from omni_stage.models import load_pipeline_config
 from omni_stage.process import StageProcess
 from omni_stage.settings import StageSettings
@@ -168,6 +173,21 @@ async def test_a_gateway_needs_a_certificate_and_a_stage_cannot_be_one(tmp_path:
         ):
             await until(good, lambda: good.client.connected == 1)
             assert not plain.client.connected
+
+
+async def test_only_stages_deliver_to_stages(tmp_path: Path) -> None:
+    role = counted(TlsRefusal.ROLE)
+    async with mesh(tmp_path) as (made, _):
+        made.start_stages("say", "s-0")
+        replicas = made.coordinator.coordinator.state
+        await _until(lambda: bool(replicas("echo").stages["say"]))
+        (say,) = replicas("echo").stages["say"]
+        gateway = mesh_tls(GatewaySettings(coordinators=("x:1",), **made.certificates.settings(Component.GATEWAY)))  # type: ignore[arg-type]
+        async with open_channel(say.address, tls=gateway, peer=Component.STAGE) as channel:
+            call = StageServiceStub(channel).Deliver()
+            assert await call.code() is grpc.StatusCode.PERMISSION_DENIED
+            assert await call.details() == "Deliver is for omni-stage; the caller's certificate has omni-gateway."
+    assert counted(TlsRefusal.ROLE) == role + 1
 
 
 async def test_all_certificates_change_while_the_mesh_serves(tmp_path: Path) -> None:
