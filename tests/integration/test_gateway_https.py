@@ -17,12 +17,17 @@ import openai
 import pytest
 from anyio.streams.tls import TLSStream
 from openai.types.chat import ChatCompletionMessageParam
+from prometheus_client import REGISTRY
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 from tests.integration.gateway_process import MODEL, GatewayProcess, gateway_process, last_words, put
 from tests.unit.relay.wire.authority import DAY, Authority, Files
 
 from omni_common.request import AudioOutput, TextOutput
 from omni_common.testing.mail import PATIENCE
 from omni_common.testing.scripts import Admit, Finish
+from omni_gateway.http.certificate import load_certificate
+from omni_gateway.http.https import HttpsServer
 
 pytestmark = pytest.mark.anyio
 
@@ -247,6 +252,36 @@ async def test_a_drain_lets_live_requests_finish_and_waits_for_no_idle_caller(fi
             assert await here.process.wait() == 0
         await anyio.aclose_forcefully(idle)
         await anyio.aclose_forcefully(greeting)
+
+
+async def test_greetings_beyond_the_bound_are_turned_away(files: Files) -> None:
+    def turned_away() -> float:
+        return REGISTRY.get_sample_value(FAILURES, {"reason": "too_many"}) or 0.0
+
+    async def alive(scope: Scope, receive: Receive, send: Send) -> None:
+        await Response("alive")(scope, receive, send)
+
+    context = load_certificate(files.cert, files.key).context
+    server = HttpsServer(alive, head_timeout=PATIENCE, context=lambda: context, max_handshakes=3)
+    listener = socket.socket()
+    listener.bind(("127.0.0.1", 0))
+    port, before = listener.getsockname()[1], turned_away()
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(server.serve, [listener])
+        await server.listening.wait()
+        hanging = [await anyio.connect_tcp("127.0.0.1", port) for _ in range(4)]
+        with anyio.fail_after(PATIENCE), pytest.raises((anyio.EndOfStream, anyio.BrokenResourceError)):
+            await hanging[-1].receive()
+        assert turned_away() == before + 1
+        await hanging.pop().aclose()
+        for one in hanging:
+            await one.send_eof()
+            with anyio.fail_after(PATIENCE), pytest.raises((anyio.EndOfStream, anyio.BrokenResourceError)):
+                await one.receive()  # its place is free
+            await one.aclose()
+        async with httpx2.AsyncClient(verify=ssl.create_default_context(cafile=files.ca), trust_env=False) as http:
+            assert (await http.get(f"https://localhost:{port}/")).text == "alive"
+        server.should_exit = True
 
 
 async def refuses(here: GatewayProcess) -> None:

@@ -40,8 +40,16 @@ _REASONS = {
 class HttpsServer(HttpServer):
     """`context` gives the one for a new connection."""
 
-    def __init__(self, app: Any, *, head_timeout: float, context: Callable[[], ssl.SSLContext]) -> None:
+    def __init__(
+        self,
+        app: Any,
+        *,
+        head_timeout: float,
+        context: Callable[[], ssl.SSLContext],
+        max_handshakes: int = MAX_HANDSHAKES,
+    ) -> None:
         super().__init__(app, head_timeout=head_timeout)
+        self._max_handshakes = max_handshakes
         self._patience = head_timeout
         self._context = context
         self._greeting = 0
@@ -87,7 +95,7 @@ class HttpsServer(HttpServer):
                 logger.warning("no connection can be accepted", extra={"why": error.strerror})
                 await anyio.sleep(_BREATHER)
                 continue
-            if self._greeting >= MAX_HANDSHAKES:
+            if self._greeting >= self._max_handshakes:
                 connection.close()
                 HTTPS_HANDSHAKE_FAILURES.labels("too_many").inc()
                 continue
