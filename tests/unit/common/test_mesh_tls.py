@@ -14,6 +14,7 @@ import anyio
 import grpc
 import grpc.aio
 import pytest
+from grpc.experimental import session_cache
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from pydantic_settings import SettingsConfigDict
 from tests.unit.relay.wire.authority import DAY, Authority, Files
@@ -194,6 +195,26 @@ async def test_whoever_has_no_good_certificate_gets_nowhere(
             call = coordinator_pb2_grpc.CoordinatorServiceStub(channel).Generate(pb.GenerateRequest())
             assert await call.code() is grpc.StatusCode.UNAVAILABLE
             assert read_refusal(await call.details()) is TlsRefusal.CLOSED
+
+
+async def test_a_session_that_goes_on_from_an_earlier_one_is_refused(mine: dict[Component, Files]) -> None:
+    """Whose certificate has expired since could come in that way: in such a handshake nobody looks at it."""
+    before = counted(TlsRefusal.RESUMED)
+    stage = tls(mine[Component.STAGE])
+    cached = ("grpc.ssl_session_cache", session_cache.ssl_session_cache_lru(4))  # type: ignore[no-untyped-call]
+    options = [("grpc.ssl_target_name_override", "omni-coordinator"), ("grpc.use_local_subchannel_pool", 1), cached]
+    codes = []
+    async with serving(tls(mine[Component.COORDINATOR])) as server:
+        for _ in range(2):
+            address = f"127.0.0.1:{server.port}"
+            async with grpc.aio.secure_channel(address, stage.channel_credentials(), options) as channel:
+                call = coordinator_pb2_grpc.CoordinatorServiceStub(channel).Generate(pb.GenerateRequest())
+                with suppress(grpc.aio.AioRpcError):
+                    while await call.read() is not grpc.aio.EOF:
+                        pass
+                codes.append(await call.code())
+    assert codes == [grpc.StatusCode.OK, grpc.StatusCode.PERMISSION_DENIED]
+    assert counted(TlsRefusal.RESUMED) == before + 1
 
 
 class Hands:

@@ -91,7 +91,7 @@ class DoorInterceptor(grpc.aio.ServerInterceptor):
     def __init__(self, allowed: Allowed, proven: Callable[[str], None]) -> None:
         self._allowed = allowed
         self._proven = proven
-        self._logged: set[tuple[str, str]] = set()
+        self._logged: set[tuple[TlsRefusal, str, str]] = set()
 
     async def intercept_service(self, continuation: Any, handler_call_details: Any) -> Any:
         handler = await continuation(handler_call_details)
@@ -127,22 +127,21 @@ class DoorInterceptor(grpc.aio.ServerInterceptor):
 
     def _check(self, method: str, context: grpc.aio.ServicerContext[Any, Any]) -> None:
         self._proven(context.peer())
-        allowed, theirs = self._allowed.get(method), names_of(context)
-        if allowed is None or theirs & allowed:
-            return
-        names.TLS_REFUSALS.labels(TlsRefusal.ROLE).inc()
-        what = method.rpartition("/")[2]
-        shown = ", ".join(sorted(theirs)) or "no name"
-        told = (what, shown)
+        known = context.auth_context()
+        theirs = frozenset(name.decode("utf-8", "replace") for name in known.get("x509_subject_alternative_name", ()))
+        allowed = self._allowed.get(method)
+        what, shown = method.rpartition("/")[2], ", ".join(sorted(theirs)) or "no name"
+        if b"true" in known.get("ssl_session_reused", ()):  # no component asks for that; see SENTENCES
+            self._refuse(TlsRefusal.RESUMED, what, shown)
+            raise OmniError(Reason.FORBIDDEN, f"{what} needs a connection with a handshake of its own.")
+        if allowed is not None and not theirs & allowed:
+            self._refuse(TlsRefusal.ROLE, what, shown)
+            whom = " and ".join(sorted(allowed))
+            raise OmniError(Reason.FORBIDDEN, f"{what} is for {whom}; the caller's certificate has {shown}.")
+
+    def _refuse(self, refusal: TlsRefusal, what: str, shown: str) -> None:
+        names.TLS_REFUSALS.labels(refusal).inc()
+        told = (refusal, what, shown)
         if told not in self._logged and len(self._logged) < _PEERS:
             self._logged.add(told)
-            logger.warning(SENTENCES[TlsRefusal.ROLE], extra={"method": what, "names": shown})
-        raise OmniError(
-            Reason.FORBIDDEN, f"{what} is for {' and '.join(sorted(allowed))}; the caller's certificate has {shown}."
-        )
-
-
-def names_of(context: grpc.aio.ServicerContext[Any, Any]) -> frozenset[str]:
-    """The names in the caller's certificate."""
-    given = context.auth_context().get("x509_subject_alternative_name", ())
-    return frozenset(name.decode("utf-8", "replace") for name in given)
+            logger.warning(SENTENCES[refusal], extra={"method": what, "names": shown})

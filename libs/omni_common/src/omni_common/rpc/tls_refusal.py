@@ -16,6 +16,7 @@ class TlsRefusal(StrEnum):
     CLOSED = "closed"
     HANDSHAKE = "handshake"
     ROLE = "role"
+    RESUMED = "resumed"
     UNPROVEN = "unproven"
 
 
@@ -28,6 +29,7 @@ SENTENCES = {
     TlsRefusal.CLOSED: "The peer ended the connection before any call; it may refuse this process's certificate.",
     TlsRefusal.HANDSHAKE: "The TLS handshake with the peer failed.",
     TlsRefusal.ROLE: "A component asked for what only others may ask for.",
+    TlsRefusal.RESUMED: "A peer took up an earlier TLS session, in which its certificate of today is not looked at.",
     TlsRefusal.UNPROVEN: "Connections came that made no call: their certificates were refused, or they had none.",
 }
 

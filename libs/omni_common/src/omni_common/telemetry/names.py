@@ -227,8 +227,9 @@ RELAY_REFUSED_PEERS = Counter("omni_relay_refused_peers_total", "Connections ref
 # TLS between components; that of the relays' own wire counts among their refused peers.
 TLS_REFUSALS = Counter(
     "omni_tls_refusals_total",
-    "gRPC connections and calls refused for their certificate: those that this process dialled by what it said of the "
-    "peer's, those that came to it by the component (role) or because they never came to a call (unproven).",
+    "gRPC connections and calls refused for their certificate: those that this process dialled, by what it said of the "
+    "peer's; those that came to it, by the component (role), by a handshake that skips certificates (resumed), or "
+    "because they came to no call (unproven).",
     ["reason"],
 )
 
