@@ -8,8 +8,8 @@ import yaml
 from omni_cli.capacity.measured import measured, pipelines_in
 from omni_cli.capacity.sizing import Load, needs
 from omni_cli.capacity.words import sentences, values
+from omni_cli.top.change import Seen, Snapshot
 from omni_cli.top.exposition import parse_page
-from omni_cli.top.rows import Seen, Snapshot
 from omni_common.pipeline import PipelineConfig, StageConfig
 from omni_common.request import Modality
 

@@ -6,8 +6,10 @@ from collections.abc import Sequence
 
 import pytest
 
+from omni_cli.top.change import Seen, Snapshot
 from omni_cli.top.exposition import Page, parse_page
-from omni_cli.top.rows import EdgeRow, RelayRow, Seen, Snapshot, StageRow, rows
+from omni_cli.top.pipelines import PipelineRow
+from omni_cli.top.rows import EdgeRow, RelayRow, StageRow, rows
 from omni_common.errors import Reason
 from omni_common.telemetry.names import outcome_of
 
@@ -179,3 +181,34 @@ def test_a_relay_shows_who_has_its_arena() -> None:
         peers=2,
         damaged=5,
     )
+
+
+def test_a_pipeline_shows_how_its_callers_fare_as_gateways_and_coordinators_count_it() -> None:
+    def told(requests: int, speech: float) -> list[Seen]:
+        coordinator = (
+            f'omni_requests_total{{pipeline="toy",outcome="completed"}} {requests}\n'
+            'omni_live_requests{pipeline="toy"} 3\n'
+            'omni_ready_replicas{pipeline="toy",stage="a"} 2\nomni_ready_replicas{pipeline="toy",stage="b"} 1\n'
+        )
+        gateway = (
+            f'omni_audio_rtf_count{{pipeline="toy"}} {requests}\nomni_audio_rtf_sum{{pipeline="toy"}} {speech}\n'
+            f'omni_time_to_first_output_seconds_count{{pipeline="toy"}} {requests}\n'
+            f'omni_time_to_first_output_seconds_sum{{pipeline="toy"}} {speech / 2}\n'
+        )
+        return [seen("coordinator-0", coordinator, ""), seen("gateway-0", gateway, "")]
+
+    (row,) = rows(*between(told(10, 5.0), told(14, 6.0))).pipelines
+    assert row == PipelineRow(
+        "toy", live=3, requests_per_second=2, refused=0, first_output=0.125, first_audio=None, rtf=0.25, ready=1
+    )
+
+
+def test_the_queue_is_what_was_waited_between_the_two_looks() -> None:
+    def told(number: int, waited: float) -> list[Seen]:
+        text = 'omni_stage_live_requests{stage="a"} 1\n'
+        text += f'omni_stage_queue_seconds_count{{stage="a"}} {number}\n'
+        text += f'omni_stage_queue_seconds_sum{{stage="a"}} {waited}\n'
+        return [seen("toy-a-0", STAGE + text)]
+
+    assert rows(*between(told(1, 9.0), told(3, 10.0))).stages[0].queued == 0.5
+    assert rows(*between(told(4, 2.0), told(4, 2.0))).stages[0].queued == 0.5

@@ -7,11 +7,12 @@ import io
 import pytest
 from rich.console import Console
 
+from omni_cli.top.pipelines import PipelineRow
 from omni_cli.top.rows import EdgeRow, RelayRow, Rows, StageRow
 from omni_cli.top.tables import size_text, tables, time_text
 
 ROWS = Rows(
-    stages=[StageRow("toy-a-0", "serving", live=5, waiting=2, running=3, refused=0)],
+    stages=[StageRow("toy-a-0", "serving", live=5, waiting=2, running=3, refused=0, queued=0.04)],
     edges=[
         EdgeRow(
             "toy/a>b",
@@ -39,6 +40,18 @@ ROWS = Rows(
         )
     ],
     silent=["toy-b-0"],
+    pipelines=[
+        PipelineRow(
+            "toy",
+            live=3,
+            requests_per_second=1.5,
+            refused=0,
+            first_output=0.25,
+            first_audio=None,
+            rtf=0.42,
+            ready=2,
+        )
+    ],
 )
 
 
@@ -51,8 +64,11 @@ def printed(rows: Rows, *, ruled: bool = False) -> list[str]:
 
 def test_plain_tables_are_lines_of_columns() -> None:
     assert [" ".join(line.split()) for line in printed(ROWS)] == [
-        "stage phase live waiting running refused",
-        "toy-a-0 serving 5 2 3 0",
+        "pipeline replicas live requests/s refused first output first audio RTF",
+        "toy 2 3 1.5 0 250.0 ms - 0.42",
+        "",
+        "stage phase live waiting running queue refused",
+        "toy-a-0 serving 5 2 3 40.0 ms 0",
         "",
         "edge transport why bytes/s tensors/s latency room wait credit wait retries corrupted",
         "toy/a>b tcp other_pod 3.0 MiB 2.5 12.5 ms 20 µs - 1 0",

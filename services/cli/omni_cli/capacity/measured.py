@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from omni_cli.capacity.sizing import StageCost, StageShape
+from omni_cli.top.change import Seen, Snapshot
 from omni_cli.top.exposition import Metric, Page
-from omni_cli.top.rows import Seen, Snapshot
 from omni_common.pipeline import PipelineConfig
 from omni_common.telemetry import names
 

@@ -11,7 +11,7 @@ from omni_cli.capacity.measured import Measured, measured, pipelines_in
 from omni_cli.capacity.sizing import Load, Need, needs
 from omni_cli.capacity.words import sentences, values
 from omni_cli.errors import CommandError
-from omni_cli.top.rows import Snapshot
+from omni_cli.top.change import Snapshot
 from omni_cli.top.source import Source
 from omni_common.pipeline import PipelineConfig
 from omni_stage.models import families, load_pipeline_config

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from omni_cli.top.exposition import Metric, Page
+from omni_cli.top.change import Change, Seen, Snapshot, answering
+from omni_cli.top.exposition import Page
+from omni_cli.top.pipelines import PipelineRow, pipeline_rows
 from omni_common.errors import Reason
 from omni_common.pipeline import replica_names
 from omni_common.telemetry import names
@@ -18,26 +19,9 @@ _WITHOUT_ARENA = frozenset({Transport.OBJECT, Transport.INLINE, Transport.GRPC})
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
-    """A process, and what it tells; None when it does not answer. `pipeline`, `group`: "" where it is not known."""
-
-    name: str
-    pipeline: str
-    page: Page | None
-    group: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Snapshot:
-    """All processes at one moment, `at` in seconds of any clock that only goes forward."""
-
-    at: float
-    processes: Sequence[Seen]
-
-
-@dataclass(frozen=True, slots=True)
 class StageRow:
-    """A replica, and the requests that it has; `refused` is all of its process's."""
+    """A replica, and the requests that it has; `queued` is how long one waits for its first step, in seconds, and
+    `refused` is all of its process's."""
 
     replica: str
     phase: str
@@ -45,6 +29,7 @@ class StageRow:
     waiting: int
     running: int
     refused: int
+    queued: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,15 +70,18 @@ class Rows:
     edges: Sequence[EdgeRow]
     relays: Sequence[RelayRow]
     silent: Sequence[str]
+    pipelines: Sequence[PipelineRow] = ()
 
 
 def rows(before: Snapshot, now: Snapshot) -> Rows:
     """Rates are those between the two; so are mean times, and where nothing moved, since the processes began."""
+    change = Change(before, now)
     return Rows(
-        stages=[row for seen, page in _answering(now) if _is(page, "stage") for row in _stage_rows(seen.name, page)],
-        edges=_edge_rows(before, now),
-        relays=[_relay_row(seen.name, page) for seen, page in _answering(now) if _is(page, "relay")],
+        stages=[row for seen, page in answering(now) if _is(page, "stage") for row in _stage_rows(seen, page, change)],
+        edges=[_edge_row(edge, transport, why, change) for (edge, transport), why in sorted(_edges(now).items())],
+        relays=[_relay_row(seen.name, page) for seen, page in answering(now) if _is(page, "relay")],
         silent=[seen.name for seen in now.processes if seen.page is None],
+        pipelines=pipeline_rows(now, change),
     )
 
 
@@ -105,17 +93,18 @@ def _phase(page: Page) -> str:
     return "serving" if page.total(names.SERVING) else "not serving"
 
 
-def _stage_rows(process: str, page: Page) -> Iterator[StageRow]:
+def _stage_rows(seen: Seen, page: Page, change: Change) -> Iterator[StageRow]:
     """One for each stage of the process."""
     stages = sorted({labels["stage"] for labels, _ in page.of(names.STAGE_LIVE_REQUESTS)})
     if len(stages) < 2:
-        yield _stage_row(process, page)
+        yield _stage_row(seen.name, page, change.mean_of(seen, names.STAGE_QUEUE_SECONDS, {}))
         return
-    for replica, stage in zip(replica_names(process, stages), stages, strict=True):
-        yield _stage_row(replica, page, stage=stage)
+    for replica, stage in zip(replica_names(seen.name, stages), stages, strict=True):
+        queued = change.mean_of(seen, names.STAGE_QUEUE_SECONDS, {"stage": stage})
+        yield _stage_row(replica, page, queued, stage=stage)
 
 
-def _stage_row(replica: str, page: Page, **labels: str) -> StageRow:
+def _stage_row(replica: str, page: Page, queued: float | None, **labels: str) -> StageRow:
     return StageRow(
         replica,
         _phase(page),
@@ -123,6 +112,7 @@ def _stage_row(replica: str, page: Page, **labels: str) -> StageRow:
         waiting=int(page.total(names.STAGE_WAITING, **labels)),
         running=int(page.total(names.STAGE_RUNNING, **labels)),
         refused=int(page.total(names.CHECKSUM_FAILURES)),
+        queued=queued,
     )
 
 
@@ -146,15 +136,10 @@ def _relay_row(relay: str, page: Page) -> RelayRow:
 _Edge = tuple[str, str]
 
 
-def _edge_rows(before: Snapshot, now: Snapshot) -> list[EdgeRow]:
-    change = _Change(before, now)
-    return [_edge_row(edge, transport, why, change) for (edge, transport), why in sorted(_edges(now).items())]
-
-
 def _edges(now: Snapshot) -> dict[tuple[_Edge, str], str]:
     """Every edge and transport that a process knows, and why it is that one: where it is the one for large tensors."""
     edges: dict[tuple[_Edge, str], str] = {}
-    for seen, page in _answering(now):
+    for seen, page in answering(now):
         for labels, _ in page.of(names.EDGE_BYTES):
             edges.setdefault(((seen.pipeline, labels["edge"]), labels["transport"]), "")
         for labels, stands in page.of(names.EDGE_TRANSPORT):
@@ -163,7 +148,7 @@ def _edges(now: Snapshot) -> dict[tuple[_Edge, str], str]:
     return edges
 
 
-def _edge_row(edge: _Edge, transport: str, why: str, change: _Change) -> EdgeRow:
+def _edge_row(edge: _Edge, transport: str, why: str, change: Change) -> EdgeRow:
     pipeline, name = edge
     of_edge = {"edge": name}
     both = {"edge": name, "transport": transport}
@@ -188,48 +173,3 @@ _CORRUPTED = {"direction": "out", "outcome": outcome_of(Reason.DATA_CORRUPTED)}
 
 def _between_pods(transport: str) -> bool:
     return transport not in {*_WITHOUT_ARENA, Transport.ARENA}
-
-
-class _Change:
-    """What grew between two moments, over all processes of a pipeline."""
-
-    def __init__(self, before: Snapshot, now: Snapshot) -> None:
-        self._seconds = now.at - before.at
-        pages = {seen.name: page for seen, page in _answering(before)}
-        self._pairs: defaultdict[str, list[tuple[Page | None, Page]]] = defaultdict(list)
-        for seen, page in _answering(now):
-            self._pairs[seen.pipeline].append((pages.get(seen.name), page))
-
-    def now(self, pipeline: str, metric: Metric, labels: Mapping[str, str], part: str = "") -> float:
-        return sum(page.total(metric, part, **labels) for _, page in self._pairs[pipeline])
-
-    def rate(self, pipeline: str, metric: Metric, labels: Mapping[str, str]) -> float:
-        """A second."""
-        return self._grown(pipeline, metric, labels) / self._seconds
-
-    def mean(self, pipeline: str, metric: Metric, labels: Mapping[str, str]) -> float | None:
-        """Of a histogram."""
-        for amount in (self._grown, self.now):
-            if number := amount(pipeline, metric, labels, "count"):
-                return amount(pipeline, metric, labels, "sum") / number
-        return None
-
-    def _grown(self, pipeline: str, metric: Metric, labels: Mapping[str, str], part: str = "") -> float:
-        def total(page: Page) -> float:
-            return page.total(metric, part, **labels)
-
-        return sum(_growth(before, page, total) for before, page in self._pairs[pipeline])
-
-
-def _growth(before: Page | None, now: Page, total: Callable[[Page], float]) -> float:
-    """A process that began anew since then counts from 0; of one that is new, nobody knows when it counted."""
-    if before is None:
-        return 0.0
-    grown = total(now) - total(before)
-    return grown if grown >= 0 else total(now)
-
-
-def _answering(snapshot: Snapshot) -> Iterator[tuple[Seen, Page]]:
-    for seen in snapshot.processes:
-        if seen.page is not None:
-            yield seen, seen.page

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import anyio
 import httpx2
 
+from omni_cli.top.change import Seen, Snapshot
 from omni_cli.top.exposition import Page, parse_page
-from omni_cli.top.rows import Seen, Snapshot
 from omni_common.clock import monotonic
 
 # A process that needs longer to say how it is does not answer.

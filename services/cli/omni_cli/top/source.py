@@ -15,8 +15,8 @@ from omni_cli.errors import CommandError
 from omni_cli.launcher.folders import base_folder
 from omni_cli.launcher.state import newest_state
 from omni_cli.settings import CommandSettings
+from omni_cli.top.change import Seen, Snapshot
 from omni_cli.top.exposition import Page, parse_page
-from omni_cli.top.rows import Seen, Snapshot
 from omni_cli.top.scrape import Target, open_scraper, snapshot
 from omni_common.clock import monotonic
 

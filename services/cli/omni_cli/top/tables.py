@@ -18,7 +18,12 @@ _NOTHING = "-"
 def tables(rows: Rows, *, ruled: bool) -> RenderableType:
     """`ruled`: with lines and bold heads, for a terminal."""
     parts: list[RenderableType] = []
-    for table in (_stages(rows, ruled=ruled), _edges(rows, ruled=ruled), _relays(rows, ruled=ruled)):
+    for table in (
+        _pipelines(rows, ruled=ruled),
+        _stages(rows, ruled=ruled),
+        _edges(rows, ruled=ruled),
+        _relays(rows, ruled=ruled),
+    ):
         if table.row_count:
             parts += [table, Text()]
     parts += [Text(line, no_wrap=True) for line in _remarks(rows)]
@@ -32,15 +37,33 @@ def _remarks(rows: Rows) -> Iterator[str]:
         yield "No tensor has been sent yet."
 
 
+def _pipelines(rows: Rows, *, ruled: bool) -> Table:
+    heads = ("replicas", "live", "requests/s", "refused", "first output", "first audio", "RTF")
+    table = _table(ruled, "pipeline", *heads, words=1)
+    for row in rows.pipelines:
+        table.add_row(
+            row.pipeline,
+            _NOTHING if row.ready is None else str(row.ready),
+            str(row.live),
+            f"{row.requests_per_second:.1f}",
+            str(row.refused),
+            time_text(row.first_output),
+            time_text(row.first_audio),
+            _NOTHING if row.rtf is None else f"{row.rtf:.2f}",
+        )
+    return table
+
+
 def _stages(rows: Rows, *, ruled: bool) -> Table:
-    table = _table(ruled, "stage", "phase", "live", "waiting", "running", "refused")
+    table = _table(ruled, "stage", "phase", "live", "waiting", "running", "queue", "refused")
     for row in rows.stages:
         table.add_row(*_stage(row))
     return table
 
 
 def _stage(row: StageRow) -> tuple[str, ...]:
-    return (row.replica, row.phase, str(row.live), str(row.waiting), str(row.running), str(row.refused))
+    counts = (str(row.live), str(row.waiting), str(row.running))
+    return (row.replica, row.phase, *counts, time_text(row.queued), str(row.refused))
 
 
 def _edges(rows: Rows, *, ruled: bool) -> Table:
