@@ -28,7 +28,8 @@ from omni_common.request import (
     RequestKey,
     TraceContext,
 )
-from omni_common.telemetry import names
+from omni_common.telemetry import names, spans
+from omni_common.telemetry.tracing import begin, context_of, end
 from omni_coordinator.core.admission import Admission, MediaBudget
 from omni_coordinator.core.bindings import Phase, Replica, bind
 from omni_coordinator.core.pipeline_table import Course, PipelineTable
@@ -126,19 +127,24 @@ class Coordinator:
     def submit(self, submission: Submission, caller: Caller) -> LiveRequest:
         """Admits the request and sends it to its entry stage. Raises OmniError when it is refused; after that its
         end comes to the caller."""
+        span = begin(spans.COORDINATOR, submission.trace, {spans.COORDINATOR_ID: self.id})
         try:
-            live, request = self._admit(submission, caller)
+            live, request = self._admit(submission, caller, context_of(span, submission.trace))
         except OmniError as refusal:
+            end(span, names.outcome_of(refusal.reason))
             known = submission.request.model if submission.request.model in self.pipelines else "unknown"
             names.ADMISSION_REFUSALS.labels(known, refusal.reason.lower()).inc()
             raise
+        live.trace_in(span)
         size = _media_size(submission.request)
         self._tasks.start_soon(self._watch, live)
         caller.admitted(live)
         live.begin(Started(), request, lambda: self.media.give_back(size))
         return live
 
-    def _admit(self, submission: Submission, caller: Caller) -> tuple[LiveRequest, GenerationRequest]:
+    def _admit(
+        self, submission: Submission, caller: Caller, trace: TraceContext
+    ) -> tuple[LiveRequest, GenerationRequest]:
         course = self._table.plan(submission.request)
         if submission.remaining is not None and submission.remaining <= 0:
             raise DeadlineExceeded
@@ -147,11 +153,16 @@ class Coordinator:
         if not self.media.try_take(_media_size(submission.request)):
             self._admission.give_back()
             raise Overloaded("The coordinator holds as many bytes of media as it may.")
-        live = self._enter(submission, course, replicas, caller)
+        live = self._enter(submission, course, replicas, caller, trace)
         return live, course.request
 
     def _enter(
-        self, submission: Submission, course: Course, replicas: Mapping[str, Replica], caller: Caller
+        self,
+        submission: Submission,
+        course: Course,
+        replicas: Mapping[str, Replica],
+        caller: Caller,
+        trace: TraceContext,
     ) -> LiveRequest:
         now = self._clock()
         remaining = self._limits.default_deadline if submission.remaining is None else submission.remaining
@@ -165,7 +176,7 @@ class Coordinator:
             terminals=course.terminals,
             params=course.request.params,
             output_credits=submission.output_credits,
-            trace=submission.trace,
+            trace=trace,
         )
         bound = tuple(
             Bound(stage, r.number, course.pipeline.stage(stage).terminal if stage in course.terminals else None)

@@ -7,12 +7,13 @@ from collections.abc import Callable, Mapping
 from typing import Protocol
 
 import anyio
+from opentelemetry.trace import Span
 
 from omni_common.clock import Clock
 from omni_common.errors import OmniError
 from omni_common.request import Envelope, GenerationRequest, Output, RequestKey
-from omni_common.telemetry import names
-from omni_common.telemetry.tracing import trace_id_of
+from omni_common.telemetry import names, spans
+from omni_common.telemetry.tracing import OFF, end, exemplar, log_ids
 from omni_coordinator.core.bindings import Replica
 from omni_coordinator.core.request import (
     AbortReplica,
@@ -82,6 +83,7 @@ class LiveRequest:
         self._release = release
         self._clock = clock
         self._failed_at: float | None = None
+        self._span = OFF
         self.envelope = envelope
         self.ended = anyio.Event()
         self.released = anyio.Event()
@@ -93,6 +95,19 @@ class LiveRequest:
     @property
     def links(self) -> Mapping[int, StageLink]:
         return self._links
+
+    def trace_in(self, span: Span) -> None:
+        """The span of this request, which ends with it."""
+        self._span = span
+        if span.is_recording():
+            span.set_attributes(
+                {
+                    spans.PIPELINE: self.envelope.pipeline,
+                    spans.REQUEST_ID: self.key.request_id,
+                    spans.ATTEMPT: self.key.attempt,
+                }
+            )
+            span.add_event(spans.ADMITTED)
 
     def begin(self, event: Event, request: GenerationRequest, media_sent: Callable[[], None]) -> None:
         """The first event, whose dispatch needs what nothing later does: the request itself is not kept."""
@@ -135,18 +150,21 @@ class LiveRequest:
         self.ended.set()
         seconds = self._clock() - self.envelope.origin
         names.REQUESTS.labels(self.envelope.pipeline, outcome).inc()
-        names.REQUEST_SECONDS.labels(self.envelope.pipeline, outcome).observe(seconds)
+        names.REQUEST_SECONDS.labels(self.envelope.pipeline, outcome).observe(seconds, exemplar(self._span))
         logger.info(
             "request ended",
             extra={
-                "request_id": self.key.request_id,
-                "trace_id": trace_id_of(self.envelope.trace),
+                **self._ids(),
                 "model": self.envelope.pipeline,
                 "attempt": self.key.attempt,
                 "outcome": outcome,
                 "dur_ms": round(seconds * 1000, 1),
             },
         )
+        end(self._span, outcome)
+
+    def _ids(self) -> dict[str, str]:
+        return {"request_id": self.key.request_id, **log_ids(self.envelope.trace, self._span)}
 
     def _settle(self, unanswered: frozenset[int]) -> None:
         if self._failed_at is not None:
@@ -154,6 +172,6 @@ class LiveRequest:
         for number in unanswered:
             stage = self._links[number].replica.stage
             names.ABORT_TIMEOUTS.labels(stage).inc()
-            logger.warning("abort unanswered", extra={"request_id": self.key.request_id, "stage": stage})
+            logger.warning("abort unanswered", extra={**self._ids(), "stage": stage})
         self.released.set()
         self._release(self)

@@ -17,7 +17,7 @@ from omni_common.errors import OmniError, Overloaded, Reason
 from omni_common.request import GenerationRequest, TraceContext
 from omni_common.telemetry.logs import bound
 from omni_common.telemetry.names import COMPLETED, STREAM_OUTCOMES, outcome_of
-from omni_common.telemetry.tracing import span, trace_from_headers, trace_id_of
+from omni_common.telemetry.tracing import context_of, log_ids, trace_from_headers
 from omni_gateway.call import Call
 from omni_gateway.client import Client
 from omni_gateway.http.body import BodyReader
@@ -25,6 +25,7 @@ from omni_gateway.http.held import HeldBytes
 from omni_gateway.http.sending import Sender, while_connected
 from omni_gateway.settings import GatewaySettings
 from omni_gateway.tally import Tally
+from omni_gateway.traced import gateway_span, note_request
 
 logger = logging.getLogger(__name__)
 
@@ -66,11 +67,11 @@ class Serving:
         """Raises Overloaded when there is no place; nobody waits for one."""
         headers = Headers(scope=scope)
         trace = trace_from_headers(headers)
-        with self._place(), bound(trace_id=trace_id_of(trace)), span(f"gateway {route}", trace) as context:
+        with gateway_span(scope, route, trace) as root, self._place(), bound(**log_ids(context_of(root, trace), root)):
             yield Visit(
                 route,
                 headers,
-                context,
+                context_of(root, trace),
                 Deadline.after(self.settings.request_timeout.total_seconds(), self._clock),
                 Tally(self._clock, self._clock()),
                 Sender(scope, send, stall=self.settings.stall_timeout.total_seconds()),
@@ -126,6 +127,7 @@ class Serving:
             raise
         finally:
             tally.record(model)
+            note_request(tally, model, outcome, streamed=streamed)
             if streamed:
                 STREAM_OUTCOMES.labels(visit.route, outcome).inc()
             logger.info(

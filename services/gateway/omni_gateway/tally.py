@@ -16,6 +16,7 @@ from omni_common.telemetry.names import (
     INTER_TOKEN_SECONDS,
     TOKENS,
 )
+from omni_common.telemetry.tracing import current, exemplar
 from omni_gateway.call import Admitted, Event, Finished
 
 
@@ -105,10 +106,11 @@ class Tally:
 
     def record(self, pipeline: str) -> None:
         """Adds the answer to the metrics; `pipeline` is one that a coordinator named."""
+        sampled = exemplar(current())
         if self.first_output is not None:
-            FIRST_OUTPUT_SECONDS.labels(pipeline).observe(self.first_output)
+            FIRST_OUTPUT_SECONDS.labels(pipeline).observe(self.first_output, sampled)
         if self.first_audio is not None:
-            FIRST_AUDIO_SECONDS.labels(pipeline).observe(self.first_audio)
+            FIRST_AUDIO_SECONDS.labels(pipeline).observe(self.first_audio, sampled)
             AUDIO_SECONDS.labels(pipeline, "out").inc(self.audio_seconds)
         between = INTER_TOKEN_SECONDS.labels(pipeline)
         for gap in self.gaps:

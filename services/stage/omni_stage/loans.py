@@ -30,6 +30,7 @@ from omni_stage.core.device_way import DeviceWay, Reach, way_between
 from omni_stage.devices import Devices
 from omni_stage.edges import EdgeMeter
 from omni_stage.pushes import Hearer
+from omni_stage.spans import STAGE_SPANS
 
 # Loans of one link at a time; above it tensors go through the host. Far above what the credits of an edge allow, so
 # this is for a replica that keeps what it has opened.
@@ -164,7 +165,9 @@ class Loans:
     def _arrived(self, number: int, loan: _Loan) -> None:
         if self._settle(number, loan.key):
             seconds = self._clock() - loan.since
-            self._meter.moved(_TRANSPORTS[loan.way], loan.tensor.nbytes, seconds, Why.SAME_POD)
+            transport, size = _TRANSPORTS[loan.way], loan.tensor.nbytes
+            self._meter.moved(transport, size, seconds, Why.SAME_POD)
+            STAGE_SPANS.moved(self._meter.name, loan.key, transport, size, seconds)
             self._hearer.delivered(loan.key)
 
     def _send_again(self, number: int, loan: _Loan) -> None:

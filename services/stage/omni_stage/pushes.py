@@ -22,6 +22,7 @@ from omni_common.rpc import convert
 from omni_common.rpc.frames import Blob, FrameWriter
 from omni_common.transfer import Pushed
 from omni_stage.edges import EdgeMeter
+from omni_stage.spans import STAGE_SPANS
 
 # Failures that no other transport would mend: the request's time is over, it was aborted, or its bytes are no longer
 # what they were.
@@ -90,7 +91,9 @@ class Pushes:
             free()
             return
         if result.error is None:
-            self._meter.pushed(result.transport, pushed.length, self._clock() - began)
+            seconds = self._clock() - began
+            self._meter.pushed(result.transport, pushed.length, seconds)
+            STAGE_SPANS.moved(self._meter.name, key, result.transport, pushed.length, seconds)
             free()
         elif result.error.reason in _FINAL:
             free()

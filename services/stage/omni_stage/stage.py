@@ -17,15 +17,17 @@ from typing import Protocol, assert_never
 
 from omni_common.clock import Clock
 from omni_common.deadline import Deadline
-from omni_common.errors import DeadlineExceeded, Internal, OmniError, Overloaded
+from omni_common.errors import DeadlineExceeded, Internal, OmniError, Overloaded, Reason
 from omni_common.request import Envelope, GenerationRequest, Output, RequestKey, StageReport, TerminalResult
 from omni_common.telemetry import names
+from omni_common.telemetry.tracing import OFF, log_ids
 from omni_stage.core import events as ev
 from omni_stage.core.plan import ENTRY_SOURCE, Planner
 from omni_stage.core.request import Hooks, StageRequest
 from omni_stage.core.tombstones import Tombstones
 from omni_stage.identity import Identity
 from omni_stage.scheduler import contract
+from omni_stage.spans import STAGE_SPANS
 
 logger = logging.getLogger(__name__)
 
@@ -230,10 +232,12 @@ class Stage:
     def _event_of(self, item: contract.Outgoing, live: _Live) -> ev.Event:
         match item:
             case contract.Emit(_, chunk, to):
+                STAGE_SPANS.output(self.identity.stage, item.key)
                 return ev.Emitted(chunk, to, self._age(live))
             case contract.Consumed(_, source, count):
                 return ev.InputConsumed(source, count)
             case contract.Result(_, value):
+                STAGE_SPANS.output(self.identity.stage, item.key, last=True)
                 return ev.Finished(value, self._age(live))
             case contract.Failed(_, error):
                 return ev.FailedHere(error)
@@ -263,8 +267,10 @@ class Stage:
     def _admit(self, envelope: Envelope) -> _Live | None:
         owner, program = self._owners.get(envelope.coordinator), self._program
         if owner is None or program is None:
-            logger.info("a request came too early or too late", extra={"coordinator": envelope.coordinator})
+            about = {"coordinator": envelope.coordinator, **self._ids(envelope)}
+            logger.info("a request came too early or too late", extra=about)
             return None
+        STAGE_SPANS.begin(self.identity, envelope)
         try:
             if len(self._live) >= self.identity.capacity:
                 raise Overloaded(
@@ -276,6 +282,8 @@ class Stage:
             return _Live(envelope, StageRequest(program.planner.plan(envelope), program.hooks), program.scheduler)
         except OmniError as error:
             self._bury(envelope.key)
+            self._note_failed(envelope, error)
+            STAGE_SPANS.end(self.identity.stage, envelope.key)
             owner.failed(envelope.key, error)
             return None
 
@@ -303,6 +311,7 @@ class Stage:
         key, envelope = live.key, live.envelope
         match command:
             case ev.Begin(payload):
+                STAGE_SPANS.queued(self.identity.stage, key)
                 live.scheduler.submit(contract.NewRequest(key, envelope.params, payload))
             case ev.PassChunk(source, chunk):
                 live.scheduler.submit(contract.Chunk(key, source, chunk))
@@ -333,6 +342,7 @@ class Stage:
                 if not self._downstream.busy(key):
                     self._apply(live, ev.Delivered())
             case ev.AckAbort():
+                STAGE_SPANS.failed(self.identity.stage, key, Reason.CANCELLED)
                 self._downstream.abandon(key)
                 if owner := self._owners.get(envelope.coordinator):
                     owner.aborted(key)
@@ -355,6 +365,7 @@ class Stage:
 
     def _tell_failed(self, live: _Live, error: OmniError) -> None:
         names.STAGE_FAILURES.labels(self.identity.stage, error.reason.lower()).inc()
+        self._note_failed(live.envelope, error)
         if owner := self._owners.get(live.envelope.coordinator):
             owner.failed(live.key, error)
         else:
@@ -365,7 +376,20 @@ class Stage:
         names.STAGE_LIVE_REQUESTS.labels(self.identity.stage).set(len(self._live))
         self._bury(live.key)
         self._downstream.forget(live.key)
+        if logger.isEnabledFor(logging.DEBUG):
+            logger.debug("request over here", extra=self._ids(live.envelope))
+        STAGE_SPANS.end(self.identity.stage, live.key)
         self._tell_if_idle()
+
+    def _note_failed(self, envelope: Envelope, error: OmniError) -> None:
+        STAGE_SPANS.failed(self.identity.stage, envelope.key, error.reason)
+        logger.info("request failed here", extra={**self._ids(envelope), "reason": error.reason.lower()})
+
+    def _ids(self, envelope: Envelope) -> dict[str, str | int]:
+        """By which a line in the log is found from the request and its trace."""
+        key, stage = envelope.key, self.identity.stage
+        ids = log_ids(envelope.trace, STAGE_SPANS.span_of(stage, key) or OFF)
+        return {"request_id": key.request_id, "attempt": key.attempt, "stage": stage, **ids}
 
     def _tell_if_idle(self) -> None:
         if self._on_idle is not None and not self._live:

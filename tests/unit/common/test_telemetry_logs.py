@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Callable
 from typing import Any
 
 import anyio
@@ -37,12 +38,42 @@ def test_newlines_and_odd_values_stay_inside_the_line() -> None:
     assert "\n" not in JsonFormatter("stage").format(record)
 
 
-def test_an_exception_is_told_with_its_traceback() -> None:
+def told(call: Callable[[], object]) -> str:
+    """What the log says of the exception that comes out of this call."""
     try:
-        int("wrong")
-    except ValueError as error:
+        call()
+    except Exception as error:  # noqa: BLE001  # whatever it is
         record = logging.makeLogRecord({"msg": "failed", "exc_info": (type(error), error, error.__traceback__)})
-    assert "ValueError: invalid literal" in json.loads(JsonFormatter("stage").format(record))["exception"]
+    return str(json.loads(JsonFormatter("stage").format(record))["exception"])
+
+
+def test_an_exception_is_told_with_its_traceback() -> None:
+    text = told(lambda: 1 // 0)
+    assert "in <lambda>" in text
+    assert text.endswith("ZeroDivisionError: integer division or modulo by zero")
+
+
+def test_exceptions_do_not_quote_what_callers_sent() -> None:
+    def fail() -> None:
+        words = "se" + "cret"
+        try:
+            int(words)
+        except ValueError:
+            raise RuntimeError("the step failed") from None
+
+    text = told(fail)
+    assert text.endswith("RuntimeError: the step failed")
+    assert "secret" not in text
+
+    def chained() -> None:
+        try:
+            int("se" + "cret")
+        except ValueError as error:
+            raise RuntimeError("the step failed") from error
+
+    text = told(chained)
+    assert text.index("ValueError") < text.index("and from this:") < text.index("RuntimeError: the step failed")
+    assert "secret" not in text
 
 
 @pytest.mark.anyio

@@ -86,6 +86,19 @@ class ServiceSettings(BaseSettings):
         ge=timedelta(seconds=1),
         description="An event loop that has not come round for so long is not alive.",
     )
+    otlp_endpoint: str | None = Field(
+        default=None,
+        pattern=r"^(https?://)?(\[[0-9a-fA-F:]+\]|[^\s:/@\[\]]+):\d{1,5}$",
+        description="host:port or http(s)://host:port of a collector that takes spans by OTLP over gRPC; unset: none "
+        "are made.",
+    )
+    trace_sampling: float = Field(
+        default=1.0,
+        ge=0,
+        le=1,
+        allow_inf_nan=False,
+        description="The part of requests that is traced, of those whose caller does not say so or no (traceparent).",
+    )
     tls_cert: Path | None = Field(
         default=None, description="PEM file of this component's certificates; read again on change."
     )

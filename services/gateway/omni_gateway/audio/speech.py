@@ -8,9 +8,13 @@ import anyio.to_thread
 from anyio import CapacityLimiter
 from av.error import FFmpegError
 
+from omni_common.clock import monotonic
 from omni_common.errors import Internal
 from omni_common.request import AudioOutput
+from omni_common.telemetry import spans
+from omni_common.telemetry.tracing import Attributes, current, record
 from omni_gateway.audio.encoder import Encoder, new_encoder, set_flac_length, wav_header
+from omni_gateway.audio.formats import SAMPLE_RATE
 from omni_gateway.audio.pcm import PcmStep, steps_to_caller
 
 # Whole samples, and whole groups of base64: callers may join the base64 of several pieces before they decode it.
@@ -28,6 +32,8 @@ class SpeechStream:
         self._steps: PcmStep | None = None
         self._encoder: Encoder | None = None
         self._rest = b""
+        self._began: float | None = None
+        self._busy = 0.0
 
     async def encode(self, pieces: Sequence[AudioOutput]) -> bytes:
         """What these pieces add to the file, in whole units; may be empty."""
@@ -40,7 +46,9 @@ class SpeechStream:
 
     async def finish(self) -> bytes:
         """The rest of the file."""
-        return self._rest + await self._off_loop(self._finish)
+        last = await self._off_loop(self._finish)
+        self._note()
+        return self._rest + last
 
     @property
     def samples(self) -> int:
@@ -49,10 +57,26 @@ class SpeechStream:
 
     async def _off_loop(self, work: Callable[[], bytes]) -> bytes:
         # A cancelled caller waits for the thread, some milliseconds: the encoder is never used by two at once.
+        began = monotonic()
+        if self._began is None:
+            self._began = began
         try:
             return await anyio.to_thread.run_sync(work, limiter=self._threads)
         except FFmpegError as error:
             raise Internal("The speech could not be encoded.") from error
+        finally:
+            self._busy += monotonic() - began
+
+    def _note(self) -> None:
+        """One span for the whole file, in the trace of the request that this task answers."""
+        request = current()
+        if self._began is not None and request.is_recording():
+            about: Attributes = {
+                spans.FORMAT: self._form,
+                spans.AUDIO_SECONDS: self.samples / SAMPLE_RATE,
+                spans.BUSY_SECONDS: self._busy,
+            }
+            record(spans.AUDIO_ENCODE, request, monotonic() - self._began, about)
 
     def _encode(self, pieces: Sequence[AudioOutput]) -> bytes:
         self._rate = self._rate or pieces[0].sample_rate

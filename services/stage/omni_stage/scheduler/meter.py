@@ -11,6 +11,7 @@ from omni_common.request import RequestKey
 from omni_common.telemetry import names
 from omni_stage.scheduler.ar_contract import CacheUse
 from omni_stage.scheduler.contract import Load
+from omni_stage.spans import STAGE_SPANS
 
 
 class Meter(Protocol):
@@ -94,6 +95,7 @@ class StageMeter:
             if arrived is not None:
                 self._queue_seconds.observe(max(0.0, begun - arrived))
                 self._running_since[key] = begun
+                STAGE_SPANS.running(self._stage, key, seconds)
 
     def ended(self, key: RequestKey) -> None:
         self.begin((key,))

@@ -9,10 +9,13 @@ from __future__ import annotations
 import json
 import logging
 import sys
+import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import UTC, datetime
+
+from omni_common.errors import OmniError
 
 _bound: ContextVar[Mapping[str, str]] = ContextVar("bound", default={})  # noqa: B039  # replaced, never changed
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
@@ -46,8 +49,37 @@ class JsonFormatter(logging.Formatter):
         }
         line |= {name: value for name, value in vars(record).items() if name not in _STANDARD}
         if record.exc_info:
-            line["exception"] = self.formatException(record.exc_info)
+            line["exception"] = _told(record.exc_info[1])
         return json.dumps(line, default=str, ensure_ascii=False)
+
+
+# Those whose words are about code, machines or files. Others, such as ValueError and KeyError, quote what they were
+# given, which may be a caller's: of them the traceback tells the kind and the place.
+_TELLING = (
+    OmniError,
+    ArithmeticError,
+    AttributeError,
+    ImportError,
+    IndexError,
+    MemoryError,
+    NameError,
+    OSError,
+    RuntimeError,
+    TypeError,
+)
+
+
+def _told(error: BaseException | None) -> str:
+    """The traceback, from the first cause on."""
+    told: list[str] = []
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        kind = f"{type(error).__module__}.{type(error).__qualname__}".removeprefix("builtins.")
+        words = f": {error}" if isinstance(error, _TELLING) else ""
+        told.append("".join([*traceback.format_tb(error.__traceback__), kind + words]))
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    return "\nand from this:\n".join(reversed(told))
 
 
 def configure_logs(level: str, *, service: str) -> None:

@@ -32,11 +32,14 @@ def serve_metrics(host: str, port: int | None) -> Iterator[int | None]:
 
 def describe_build(service: str) -> None:
     """Says which version of the service runs."""
+    names.BUILD_INFO.labels(service, version_of(service)).set(1)
+
+
+def version_of(service: str) -> str:
     try:
-        found = version(f"omni-{service}")
+        return version(f"omni-{service}")
     except PackageNotFoundError:
-        found = "unknown"
-    names.BUILD_INFO.labels(service, found).set(1)
+        return "unknown"
 
 
 async def watch_loop(clock: Clock = monotonic) -> None:
