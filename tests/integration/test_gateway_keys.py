@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from pathlib import Path
 
 import anyio
@@ -23,6 +25,7 @@ pytestmark = pytest.mark.anyio
 
 ADA, BOB = "sk-omni-ada-0123456789", "sk-omni-bob-0123456789"
 HI: list[ChatCompletionMessageParam] = [{"role": "user", "content": "hi"}]
+SCRIPT = Path(__file__).parents[1] / "clients" / "keys.mjs"
 ROUTES = [
     ("GET", "/v1/models"),
     ("GET", f"/v1/models/{MODEL}"),
@@ -209,6 +212,33 @@ async def test_the_official_client_waits_for_its_limit_by_itself(tmp_path: Path)
             while (await http.get("/v1/models")).status_code == 200:
                 pass
         assert [model.id async for model in client.models.list()] == [MODEL]
+
+
+async def test_the_official_javascript_client_is_let_in_and_refused_as_well(tmp_path: Path) -> None:
+    node = shutil.which("node")
+    if node is None or not await anyio.Path(SCRIPT.parent / "node_modules" / "openai").is_dir():
+        if os.environ.get("CI"):
+            pytest.fail("the JavaScript client is not installed")
+        pytest.skip("needs Node; `make test` then installs the client")
+    files = Authority(tmp_path, "ca").issue("localhost")
+    path = tmp_path / "keys.json"
+    write_keys(path, {ADA: {"name": "ada", "limits": {"requests_per_minute": 2}}})
+    async with gateway_process(HTTPS_CERT=files.cert, HTTPS_KEY=files.key, API_KEYS=path) as here:
+
+        async def seen(key: str, **env: str) -> list[dict[str, object]]:
+            with anyio.fail_after(50):
+                done = await anyio.run_process([node, str(SCRIPT), f"https://localhost:{here.port}/v1", key], env=env)
+            return [orjson.loads(line) for line in done.stdout.splitlines()]
+
+        trusting = {"NODE_EXTRA_CA_CERTS": str(files.ca)}
+        assert await seen(ADA, **trusting) == [
+            {"models": [MODEL], "remaining": "1"},
+            {"models": [MODEL], "remaining": "0"},
+            {"error": "RateLimitError", "code": "rate_limit_exceeded"},
+        ]
+        assert await seen(BOB, **trusting) == [{"error": "AuthenticationError", "code": "invalid_api_key"}] * 3
+        assert {one["error"] for one in await seen(ADA)} == {"APIConnectionError"}
+        await here.until_metric(3, "omni_https_handshake_failures_total")
 
 
 async def test_keys_change_without_a_restart_and_a_broken_file_leaves_the_old(keys: Path) -> None:
