@@ -114,6 +114,19 @@ lock: setup ## Write the installed versions to constraints.txt
 	@{ head -n 1 constraints.txt; $(BIN)/pip freeze --exclude-editable | sed 's/+cpu$$//' | grep -v '^#'; } > .venv/lock
 	@mv .venv/lock constraints.txt
 
+# The images, by docker or podman; where no registry is reached, on a base that is made here. The variables are those of
+# .ci/images.sh; IMAGES chooses: gateway coordinator relay stage stage-cuda cli.
+export IMAGE_TOOL IMAGE_PREFIX IMAGE_TAG BASE_IMAGE STAGE_EXTRAS
+ifeq ($(wildcard /run/systemd/system),)
+export CONTAINERS_CONF ?= $(CURDIR)/.ci/containers.conf
+endif
+.PHONY: images test-images
+images: ## Container images of all services
+	@.ci/images.sh $(IMAGES)
+
+test-images: setup ## The images as the chart starts them, by podman; FULL=1 adds the model with torch
+	FULL=$(FULL) $(BIN)/pytest tests/images
+
 clean: ## Remove the environment, the caches and what the demo made
 	rm -rf .venv .omni .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis libs/omni_common/src/omni \
 		tests/clients/node_modules
