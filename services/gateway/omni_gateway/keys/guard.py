@@ -6,7 +6,6 @@ is open. What a key may do is decided before a byte of the body is read.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
@@ -22,8 +21,6 @@ from omni_gateway.keys.limits import Allowance, Limits, Refused
 from omni_gateway.keys.ring import Key, KeyRing, Stranger
 from omni_gateway.replies import error_reply
 from omni_gateway.watched import Watched
-
-logger = logging.getLogger(__name__)
 
 _OPEN = frozenset({"/livez", "/readyz"})
 _WHY: Mapping[Stranger, str] = {
