@@ -176,7 +176,8 @@ def _settle(made: Object) -> None:
         case "Deployment":
             replicas = spec.setdefault("replicas", 1)
             counts = dict.fromkeys(("replicas", "readyReplicas", "updatedReplicas", "availableReplicas"), replicas)
-            conditions = [{"type": kind, "status": "True"} for kind in ("Available", "Progressing")]
+            reasons = {"Available": "MinimumReplicasAvailable", "Progressing": "NewReplicaSetAvailable"}
+            conditions = [{"type": kind, "status": "True", "reason": reason} for kind, reason in reasons.items()]
             made["status"] = {**generation, **counts, "conditions": conditions}
         case "Pod":
             made.setdefault("status", {"phase": "Succeeded", "conditions": [{"type": "Ready", "status": "True"}]})

@@ -8,12 +8,17 @@
 {{- define "omni.fullname" -}}
 {{- $name := include "omni.name" . }}
 {{- if .Values.fullnameOverride }}
-{{- .Values.fullnameOverride | trunc 40 | trimSuffix "-" }}
+{{- include "omni.shortened" .Values.fullnameOverride }}
 {{- else if contains $name .Release.Name }}
-{{- .Release.Name | trunc 40 | trimSuffix "-" }}
+{{- include "omni.shortened" .Release.Name }}
 {{- else }}
-{{- printf "%s-%s" .Release.Name $name | trunc 40 | trimSuffix "-" }}
+{{- include "omni.shortened" (printf "%s-%s" .Release.Name $name) }}
 {{- end }}
+{{- end }}
+
+{{/* 40 characters at most; of a longer name, the last ones tell it apart from others that begin like it. */}}
+{{- define "omni.shortened" -}}
+{{- if le (len .) 40 }}{{ . }}{{ else }}{{ printf "%s-%s" (trunc 33 . | trimSuffix "-") (sha256sum . | trunc 6) }}{{ end }}
 {{- end }}
 
 {{/* Of a placement group: (dict "root" $ "pipeline" … "group" …). */}}

@@ -123,7 +123,9 @@ spec:
 {{/* The targets that are set, as {"signals": [{name, metric, query, target, ofPods}]}. Of pods: a sum over them, of which
      each should have so much; else a figure of the whole pipeline. The metrics are those of omni_common/telemetry/names.py. */}}
 {{- define "omni.signals" -}}
-{{- $pods := printf "namespace=%q,pod=~%q" .root.Release.Namespace (printf "%s-[a-z0-9]+-[a-z0-9]+" .name) }}
+{{- /* Kubernetes cuts the end of long names of pods. */}}
+{{- $pattern := ternary (printf "%s-[a-z0-9]+-[a-z0-9]+" .name) (printf "%s.*" (trunc 45 .name)) (le (len .name) 45) }}
+{{- $pods := printf "namespace=%q,pod=~%q" .root.Release.Namespace $pattern }}
 {{- $of := printf "namespace=%q,pipeline=%q" .root.Release.Namespace (default "" .pipeline) }}
 {{- $p95 := "histogram_quantile(0.95, sum by (le) (rate(%s_bucket{%s}[2m]))) >= 0 or vector(0)" }}
 {{- $all := list

@@ -9,12 +9,13 @@
 {{- end }}
 {{- end }}
 
-{{/* The relay as a native sidecar: there before the stages, gone after them. Its limit includes the arena. */}}
+{{/* The relay as a native sidecar: there before the stages, gone after them, when it has little left to do. Its limit
+     includes the arena. */}}
 {{- define "omni.relay" -}}
 {{- $relay := .values.relay }}
 {{- $arena := include "omni.bytes" $relay.arenaSize }}
 {{- $tls := ne .root.Values.tls.source "none" }}
-{{- $owned := dict "FOLDER" "/run/omni" "ARENA_SIZE" $arena "BIND" "0.0.0.0:7080" "ADVERTISE" "$(POD_IP)" "METRICS_HOST" "0.0.0.0" "METRICS_PORT" 9080 "HEALTH_PORT" 9081 }}
+{{- $owned := dict "FOLDER" "/run/omni" "ARENA_SIZE" $arena "BIND" "0.0.0.0:7080" "ADVERTISE" "$(POD_IP)" "METRICS_HOST" "0.0.0.0" "METRICS_PORT" 9080 "HEALTH_PORT" 9081 "DRAIN" "20s" }}
 {{- if $tls }}
 {{- $owned = merge $owned (dict "ENCRYPTION" "aead" "TLS_PEER_NAMES" "omni-relay") (include "omni.tlsSettings" .root | fromJson) }}
 {{- end }}
@@ -23,8 +24,8 @@
   restartPolicy: Always
   ports:
     - {name: relay, containerPort: 7080}
-    - {name: relay-metrics, containerPort: 9080}
-    - {name: relay-health, containerPort: 9081}
+    - {name: metrics-relay, containerPort: 9080}
+    - {name: health-relay, containerPort: 9081}
   {{- include "omni.grpcProbes" (dict "port" 9081 "startup" 120) | nindent 2 }}
   resources:
     {{- include "omni.withArena" (dict "resources" $relay.resources "arena" $arena) | nindent 4 }}

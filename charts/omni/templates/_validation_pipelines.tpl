@@ -98,8 +98,8 @@
 {{- fail (printf "%s and %s both make objects named '%s': give one of them another name." $path (get $names $group.name) $group.name) }}
 {{- end }}
 {{- $_ := set $names $group.name $path }}
-{{- if gt (len $group.name) 52 }}
-{{- fail (printf "%s makes objects named '%s', longer than the 52 characters that leave room for the pods': set a shorter fullnameOverride, pipeline or group." $path $group.name) }}
+{{- if gt (len $group.name) 63 }}
+{{- fail (printf "%s makes objects named '%s', longer than 63 characters: set a shorter fullnameOverride, pipeline or group." $path $group.name) }}
 {{- end }}
 {{- end }}
 {{- end }}

@@ -29,8 +29,7 @@ OWNED: Mapping[str, frozenset[str]] = {
     "gateway": _EVERYWHERE | {"coordinators", "request_timeout", "https_cert", "https_key", "api_keys"},
     "coordinator": _EVERYWHERE | {"pipelines", "default_deadline"},
     "stage": _EVERYWHERE | _OF_A_POD | {"model", "device", "dtype", "threads"},
-    # Its drain is its own: the stages' requests are over when it is told to end.
-    "relay": (_EVERYWHERE - {"drain"}) | _OF_AN_ARENA | {"transports"},
+    "relay": _EVERYWHERE | _OF_AN_ARENA | {"transports"},
 }
 """What the chart sets, or has a value of its own for."""
 
