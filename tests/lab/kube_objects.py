@@ -14,7 +14,6 @@ from cryptography.x509.oid import NameOID
 
 Json = dict[str, Any]
 NOW = datetime.now(UTC)
-NOT_FOUND = "code = NotFound desc = failed to pull and unpack image: not found"
 
 
 def ago(**time: float) -> str:

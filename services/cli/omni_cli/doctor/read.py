@@ -25,6 +25,7 @@ _TAIL = {"tailLines": "40", "limitBytes": "65536"}
 _MOST_LOGS = 24
 # A container that has run for less is only starting.
 _STARTING = timedelta(seconds=20)
+_TEST = "test"
 Json = Mapping[str, Any]
 
 
@@ -53,7 +54,9 @@ class _Reading:
 
     async def everything(self) -> Facts:
         objects = await self._objects()
-        raw_pods, raw_workloads = objects["pods"] or [], objects["deployments"] or []
+        # `helm test` leaves a pod that is done, or has failed: no part of what serves.
+        raw_pods = [pod for pod in objects["pods"] or () if labels_of(pod).get(COMPONENT) != _TEST]
+        raw_workloads = objects["deployments"] or []
         if not raw_pods and not raw_workloads:
             raise NoRelease(
                 f"There is no release {self._release} in the namespace {self._cluster.namespace} of "

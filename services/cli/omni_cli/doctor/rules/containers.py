@@ -6,14 +6,12 @@ from collections.abc import Iterator
 from datetime import timedelta
 
 from omni_cli.doctor.facts import Container, Ended, Facts, Pod
-from omni_cli.doctor.findings import Finding, Severity, age_text
+from omni_cli.doctor.findings import Finding, Severity
 from omni_cli.doctor.quantities import amount_text
 from omni_cli.doctor.words import plain
 
 # What was killed longer ago, and has run since, is history.
 _RECENT = timedelta(hours=1)
-# Weights of tens of gigabytes may come so slowly and be well.
-_SLOW = timedelta(minutes=10)
 _KILLED = 137
 _ARENA = "arena"
 _BACK_OFF = "CrashLoopBackOff"
@@ -32,8 +30,6 @@ def is_weights(container: Container) -> bool:
 def _container(pod: Pod, container: Container, facts: Facts) -> Iterator[Finding]:
     ended = _failure(container)
     if ended is None:
-        if is_weights(container) and container.since and facts.age(container.since) >= _SLOW:
-            yield _slow(pod, container, facts)
         return
     down = not container.ready and not (container.since and not container.once and pod.ready)
     if not down and facts.age(ended.at) > _RECENT:
@@ -84,15 +80,4 @@ def _crash(pod: Pod, container: Container, ended: Ended, facts: Facts) -> tuple[
 def _times(container: Container) -> str:
     return (
         f"It was started again {container.restarts} times" if container.restarts != 1 else "It was started again once"
-    )
-
-
-def _slow(pod: Pod, container: Container, facts: Facts) -> Finding:
-    words = facts.words.get((pod.name, container.name), "")
-    told = f', and says: "{words}"' if words else ", and says nothing"
-    return Finding(
-        Severity.WARNING,
-        f"pod {pod.name}",
-        f"{pod.what} gets its weights since {age_text(facts.age(container.since))}{told}",
-        "If it does not move, see whether the hub or the volume is reached from the node, and its NetworkPolicy.",
     )

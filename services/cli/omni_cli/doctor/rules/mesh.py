@@ -66,6 +66,14 @@ def _troubles(name: str, page: Page) -> Iterator[Finding]:
                 f"{name} has refused {value:.0f} connections of other relays: {labels.get('reason', 'unknown')}.",
                 "See whether all pods have certificates of one CA, and whether these are valid.",
             )
+    if foreign := page.total(names.TLS_REFUSALS):
+        yield Finding(
+            Severity.WARNING,
+            f"process {name}",
+            f"{name} has refused {foreign:.0f} gRPC connections or calls for their certificate: "
+            f"{', '.join(sorted({labels['reason'] for labels, value in page.of(names.TLS_REFUSALS) if value}))}.",
+            "See whether all components have certificates of one CA, and whether these are valid.",
+        )
     if damaged := page.total(names.CHECKSUM_FAILURES) + page.total(names.RELAY_CHECKSUM_FAILURES):
         yield Finding(
             Severity.WARNING,

@@ -7,12 +7,15 @@ from datetime import timedelta
 
 from omni_cli.doctor.facts import Container, Facts, Pod
 from omni_cli.doctor.findings import Finding, Severity, age_text
+from omni_cli.doctor.rules.containers import is_weights
 from omni_cli.doctor.words import plain
 
 # So long a process may take to start before somebody should know; loading weights takes longer, and is told as well.
 _START = timedelta(minutes=1)
 # Past its grace, which is in the time of deletion, a pod should be gone.
 _GONE = timedelta(minutes=1)
+# Weights of tens of gigabytes may come so slowly and be well.
+_SLOW = timedelta(minutes=10)
 
 
 def pods(facts: Facts) -> Iterator[Finding]:
@@ -26,7 +29,7 @@ def pods(facts: Facts) -> Iterator[Finding]:
         elif pod.phase == "Running" and not pod.ready and not _told_elsewhere(pod):
             yield _unready(pod, facts)
         elif pod.phase == "Pending" and pod.node and _waits_for_first(pod, facts):
-            yield _finding(pod, f"{pod.what} is not ready: {_first_steps(pod, facts)}", Severity.WRONG)
+            yield _first_step(pod, facts)
 
 
 def _by(pod: Pod) -> str:
@@ -68,13 +71,22 @@ def _running_step(pod: Pod) -> Container | None:
     return next((c for c in pod.containers if c.once and c.since and not c.ended), None)
 
 
-def _first_steps(pod: Pod, facts: Facts) -> str:
+def _first_step(pod: Pod, facts: Facts) -> Finding:
     step = _running_step(pod)
     if step is None:
-        return "it waits."
+        raise AssertionError("asked for a step of a pod that has none")
     words = _words(pod, step, facts)
     told = f', which says: "{words}"' if words else ""
-    return f"its step {step.name} runs since {age_text(facts.age(step.since))}{told}."
+    does = "gets its weights" if is_weights(step) else f"runs its step {step.name}"
+    slow = is_weights(step) and facts.age(step.since) >= _SLOW
+    return Finding(
+        Severity.WRONG,
+        f"pod {pod.name}",
+        f"{pod.what} is not ready: it {does} since {age_text(facts.age(step.since))}{told}.",
+        "If that does not move, see whether its node and its NetworkPolicy let it reach the hub or the volume."
+        if slow
+        else "",
+    )
 
 
 def _lingers(pod: Pod, facts: Facts) -> str:

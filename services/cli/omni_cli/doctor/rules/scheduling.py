@@ -65,29 +65,29 @@ def _pending(pod: Pod, facts: Facts) -> Iterator[Finding]:
 
 
 def _waits(pod: Pod, facts: Facts) -> tuple[str, str]:
-    clauses: list[str] = []
-    advice: list[str] = []
+    """What is short, and which nodes are ruled out for other reasons."""
     # What stands after "preemption:" says the same again.
     message = pod.unscheduled.partition("preemption:")[0]
-    for resource in dict.fromkeys(_INSUFFICIENT.findall(message)):
-        clause, hint = _short(pod, resource, facts)
-        clauses.append(clause)
-        advice.append(hint)
+    short = [_short(pod, resource, facts) for resource in dict.fromkeys(_INSUFFICIENT.findall(message))]
+    short += [(volume, "") for volume in _volumes(message, facts)]
+    others = [*_ruled_out(message)]
+    advice = " ".join(dict.fromkeys(hint for _, hint in (*short, *others) if hint))
+    wants, rules = "; ".join(clause for clause, _ in short), "; ".join(clause for clause, _ in others)
+    if wants:
+        return f"{pod.what} waits for {wants}.{f' Besides, {rules}.' if rules else ''}", advice
+    return f"No node takes {pod.what}: {rules or plain(message).rstrip('.')}.", advice
+
+
+def _ruled_out(message: str) -> Iterator[tuple[str, str]]:
     for number, taint in _TAINT.findall(message):
-        clauses.append(
-            f"{_nodes(int(number))} the taint {taint.strip() or 'that it names'}, which it does not tolerate"
+        yield (
+            f"{_nodes(int(number))} the taint {taint.strip() or 'that it names'}, which it does not tolerate",
+            "Add the toleration to the placement group's `tolerations`, if it may run there.",
         )
-        advice.append("Add the toleration to the placement group's `tolerations`, if it may run there.")
     for said, ours, value in _OTHERS:
         if found := re.search(rf"(\d+) node\(s\) {re.escape(said)}|{re.escape(said)}", message):
-            clauses.append(f"{found[1] or 'some'} nodes {ours}")
-            advice += [f"See `{value}` of the placement group."] if value else []
-    clauses += _volumes(message, facts)
-    if not clauses:
-        return f"{pod.what} waits for a node: {plain(message)}", ""
-    return f"{pod.what} waits for {'; '.join(clauses)}.".replace("waits for some nodes", "waits: some nodes"), " ".join(
-        dict.fromkeys(filter(None, advice))
-    )
+            number = f"{found[1]} of the nodes" if found[1] else "nodes"
+            yield f"{number} {ours}", f"See `{value}` of the placement group." if value else ""
 
 
 def _nodes(number: int) -> str:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 from omni_cli.doctor.facts import Facts
 from omni_cli.doctor.findings import Finding, Severity, age_text
 from omni_cli.doctor.words import plain
+from omni_common.telemetry import names
 
 # cert-manager renews with a third of the life left, which for 90 days is 30: past this, nobody does.
 _SOON = timedelta(days=14)
@@ -37,26 +38,28 @@ def nodes(facts: Facts) -> Iterator[Finding]:
 
 
 def certificates(facts: Facts) -> Iterator[Finding]:
+    """By their Secrets; what processes tell of those in use counts where no Secret may be read."""
     for certificate in facts.certificates:
         where = f"secret {certificate.secret}"
         if certificate.problem:
             yield Finding(Severity.WRONG, where, certificate.problem)
         elif certificate.expires is not None:
-            left = certificate.expires - facts.now
-            if left <= timedelta(0):
-                yield Finding(
-                    Severity.WRONG,
-                    where,
-                    f"The certificate in {certificate.secret} expired {age_text(-left)} ago: handshakes are refused.",
-                    _RENEW,
-                )
-            elif left < _SOON:
-                yield Finding(
-                    Severity.WARNING,
-                    where,
-                    f"The certificate in {certificate.secret} expires in {age_text(left)}.",
-                    _RENEW,
-                )
+            yield from _expiry(f"The certificate in {certificate.secret}", where, certificate.expires, facts)
+    if not facts.certificates:
+        for name, page in facts.pages.items():
+            for labels, ends in page.of(names.CERTIFICATE_EXPIRY) if page else ():
+                if ends:
+                    which = f"The certificate for {labels['certificate']} that {name} uses"
+                    yield from _expiry(which, f"process {name}", datetime.fromtimestamp(ends, UTC), facts)
+
+
+def _expiry(which: str, where: str, expires: datetime, facts: Facts) -> Iterator[Finding]:
+    left = expires - facts.now
+    if left <= timedelta(0):
+        expired = f"{which} expired {age_text(-left)} ago: handshakes are refused."
+        yield Finding(Severity.WRONG, where, expired, _RENEW)
+    elif left < _SOON:
+        yield Finding(Severity.WARNING, where, f"{which} expires in {age_text(left)}.", _RENEW)
 
 
 _RENEW = "Renew it (`helm upgrade` for the chart's own); processes take the new one without a restart."
