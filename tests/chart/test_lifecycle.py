@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 
 import pytest
 from cryptography import x509
@@ -16,15 +15,15 @@ from tests.lab.kube_store import Object, Place
 NAMES = ("gateway", "coordinator", "stage", "relay")
 
 
-@pytest.fixture
-def fake(tmp_path: Path) -> Iterator[FakeCluster]:
-    with cluster(tmp_path, NAMESPACE) as running:
+@pytest.fixture(scope="module")
+def fake(helm: Helm, tmp_path_factory: pytest.TempPathFactory) -> Iterator[FakeCluster]:
+    with cluster(tmp_path_factory.mktemp(f"cluster{helm.major}"), NAMESPACE) as running:
         yield running
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def installed(fake: FakeCluster, helm: Helm) -> Helm:
-    """The release, by each helm."""
+    """One release for all tests of each helm; the last one removes it."""
     installing = Helm(helm.major, helm.home, {"KUBECONFIG": str(fake.kubeconfig)})
     notes = installing("install", RELEASE, CHART, "--timeout", "30s", *waiting(installing))
     assert "https://" in notes, "the first request of a newcomer"
@@ -42,7 +41,7 @@ def test_certificates_stay_over_upgrades_and_rollbacks(installed: Helm, fake: Fa
     installed("upgrade", RELEASE, CHART, "--set", "gateway.replicas=3", *waiting(installed))
     assert fake.store.get(_deployment("gateway"))["spec"]["replicas"] == 3
     assert _certificates(fake) == before
-    installed("rollback", RELEASE, "1", *waiting(installed))
+    installed("rollback", RELEASE, *waiting(installed))
     assert fake.store.get(_deployment("gateway"))["spec"]["replicas"] == 1
     assert _certificates(fake) == before
 
@@ -57,13 +56,6 @@ def test_helm_test_runs_and_cleans_up(installed: Helm, fake: FakeCluster) -> Non
     told = installed("test", RELEASE)
     assert "Phase:          Succeeded" in told
     assert not [one for one in fake.store.objects() if one["kind"] in ("Pod", "Job")]
-
-
-def test_uninstall_leaves_nothing(installed: Helm, fake: FakeCluster) -> None:
-    installed("test", RELEASE)
-    installed("uninstall", RELEASE, *waiting(installed))
-    left = [(one["kind"], one["metadata"]["name"]) for one in fake.store.objects() if one["kind"] != "Namespace"]
-    assert left == []
 
 
 def test_every_component_has_a_certificate_of_one_ca(installed: Helm, fake: FakeCluster) -> None:
@@ -96,6 +88,14 @@ def test_nobody_but_helm_keeps_the_cas_key(installed: Helm, fake: FakeCluster) -
     for name, content in _secrets(fake).items():
         if "ca.key" in content:
             assert name not in mounted, "who has the CA's key can be everybody"
+
+
+def test_uninstall_leaves_nothing(installed: Helm, fake: FakeCluster) -> None:
+    """The last: nothing is there after it."""
+    installed("test", RELEASE)
+    installed("uninstall", RELEASE, *waiting(installed))
+    left = [(one["kind"], one["metadata"]["name"]) for one in fake.store.objects() if one["kind"] != "Namespace"]
+    assert left == []
 
 
 def _deployment(component: str) -> Place:

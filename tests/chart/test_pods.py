@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import timedelta
 
 from tests.chart.conftest import Renderer
-from tests.chart.documents import Document, Pod, Render, port_of
+from tests.chart.documents import Document, Pod, Render, environment, port_of
 from tests.chart.helm import CHART
+
+from omni_common.settings import ServiceSettings, parse_duration
 
 UID = 10001
 # What the restricted standard lets a pod mount, without what reaches the node or the API.
@@ -110,12 +113,20 @@ def test_liveness_never_asks_for_readiness(rendered: Render) -> None:
 
 def test_grace_is_longer_than_the_drain(rendered: Render) -> None:
     for pod in rendered.standing:
-        grace = pod.spec["terminationGracePeriodSeconds"]
+        grace = timedelta(seconds=pod.spec["terminationGracePeriodSeconds"])
         for container in pod.serving:
-            drain = next((one["value"] for one in container["env"] if one["name"].endswith("_DRAIN")), None)
-            assert drain is not None, f"{pod.name}/{container['name']} does not say how long it drains"
-            sleep = container.get("lifecycle", {}).get("preStop", {}).get("sleep", {}).get("seconds", 0)
-            assert sleep + _seconds(drain) < grace, f"{pod.name}/{container['name']}"
+            told = (value for name, value in environment(container).items() if name.endswith("_DRAIN"))
+            drain = parse_duration(next(told, ServiceSettings.model_fields["drain"].default))
+            assert isinstance(drain, timedelta)
+            assert _pause(container) + drain < grace, f"{pod.name}/{container['name']}"
+
+
+def test_what_callers_hold_is_drained_as_long_as_a_request_may_take(rendered: Render) -> None:
+    for pod in rendered.standing:
+        for container in pod.containers:
+            (drain,) = (value for name, value in environment(container).items() if name.endswith("_DRAIN"))
+            assert parse_duration(drain) == parse_duration("10m"), f"{pod.name}/{container['name']}"
+            assert _pause(container) >= timedelta(seconds=1), "traffic ends only after everybody has learnt of it"
 
 
 def test_the_relay_starts_before_the_stages_and_ends_after_them(rendered: Render) -> None:
@@ -158,8 +169,9 @@ def _chart_yaml() -> list[str]:
     return (CHART / "Chart.yaml").read_text().splitlines()
 
 
-def _seconds(duration: str) -> float:
-    for unit, factor in (("ms", 0.001), ("s", 1.0), ("m", 60.0), ("h", 3600.0)):
-        if duration.endswith(unit) and duration.removesuffix(unit).replace(".", "", 1).isdigit():
-            return float(duration.removesuffix(unit)) * factor
-    raise ValueError(duration)
+def _pause(container: Document) -> timedelta:
+    """Before SIGTERM."""
+    before = container.get("lifecycle", {}).get("preStop", {})
+    if not before:
+        return timedelta()
+    return timedelta(seconds=int(before["sleep"]["seconds"] if "sleep" in before else before["exec"]["command"][1]))
