@@ -74,6 +74,9 @@ class Up:
     def children(self) -> dict[str, psutil.Process]:
         return {child.name(): child for child in psutil.Process(self._process.pid).children(recursive=True)}
 
+    def ask_to_stop(self) -> None:
+        self._process.send_signal(signal.SIGTERM)
+
     async def stop(self, number: signal.Signals) -> int:
         self._process.send_signal(number)
         with anyio.fail_after(20):

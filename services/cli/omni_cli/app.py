@@ -22,7 +22,15 @@ from omni_cli.launcher.plan import Encryption, Wishes
 from omni_cli.run import said_plainly, to_the_end, until_stopped
 from omni_cli.serving import choose
 from omni_cli.top import show as topping
-from omni_cli.wishes import parse_device, parse_groups, parse_replicas, parse_share, parse_sizes, parse_transports
+from omni_cli.wishes import (
+    parse_device,
+    parse_groups,
+    parse_otlp,
+    parse_replicas,
+    parse_share,
+    parse_sizes,
+    parse_transports,
+)
 
 DEFAULT_URL = "http://127.0.0.1:8000/v1"
 # Text, speech and hearing: what a first mesh can show.
@@ -100,6 +108,9 @@ def up(
             help="How relays may move tensors, the preferred way first: tcp, ucx, nixl. Default: tcp.",
         ),
     ] = "",
+    otlp: Annotated[
+        str, typer.Option(metavar="HOST:PORT", help="Send traces to this collector, by OTLP over gRPC. Default: none.")
+    ] = "",
     verbose: Verbose = False,
 ) -> None:
     """Run the mesh on this machine until Ctrl-C."""
@@ -117,6 +128,7 @@ def up(
             share=parse_share(arena),
             encryption=encryption,
             transports=parse_transports(transports),
+            otlp=parse_otlp(otlp),
         )
         until_stopped(lambda: running.up(wishes, verbose=verbose))
 

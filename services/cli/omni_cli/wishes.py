@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from omni_cli.errors import CommandError
 from omni_cli.launcher.ground import LEAST_SHARE, MIB
+from omni_common.settings import OTLP_ENDPOINT
 
 _UNITS = {"": 1, "KiB": 1 << 10, "MiB": MIB, "GiB": 1 << 30}
 _TRANSPORTS = ("tcp", "ucx", "nixl")
@@ -69,6 +70,13 @@ def parse_transports(option: str, name: str = "--transports") -> tuple[str, ...]
 def parse_groups(options: Sequence[str], name: str) -> tuple[tuple[str, ...], ...]:
     """`a,b` → ("a", "b"); each option is one group. `name` is the option's."""
     return tuple(_group(option, name) for option in options)
+
+
+def parse_otlp(option: str) -> str:
+    """`127.0.0.1:4317`, `http://…:4317`, `https://…:4317`; empty for none."""
+    if option and not re.fullmatch(OTLP_ENDPOINT, option):
+        raise CommandError(f"--otlp {option} is not understood; write HOST:PORT, such as 127.0.0.1:4317.")
+    return option
 
 
 def _group(option: str, name: str) -> tuple[str, ...]:

@@ -22,8 +22,19 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
-__all__ = ["ByteSize", "CommaList", "Duration", "ServiceSettings", "parse_duration", "render_duration", "why_refused"]
+__all__ = [
+    "OTLP_ENDPOINT",
+    "ByteSize",
+    "CommaList",
+    "Duration",
+    "ServiceSettings",
+    "parse_duration",
+    "render_duration",
+    "why_refused",
+]
 
+OTLP_ENDPOINT = r"^(https?://)?(\[[0-9a-fA-F:]+\]|[^\s:/@\[\]]+):\d{1,5}$"
+"""host:port, without TLS, or an http:// or https:// address."""
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 _DURATION = re.compile(r"(?P<count>\d+(\.\d+)?)(?P<unit>ms|s|m|h)")
 
@@ -88,7 +99,7 @@ class ServiceSettings(BaseSettings):
     )
     otlp_endpoint: str | None = Field(
         default=None,
-        pattern=r"^(https?://)?(\[[0-9a-fA-F:]+\]|[^\s:/@\[\]]+):\d{1,5}$",
+        pattern=OTLP_ENDPOINT,
         description="host:port or http(s)://host:port of a collector that takes spans by OTLP over gRPC; unset: none "
         "are made.",
     )

@@ -77,6 +77,7 @@ class Wishes:
     share: int = SHARE  # bytes
     encryption: Encryption | None = None  # None: as the relays' own settings say
     transports: Sequence[str] = ()  # empty: as the relays' own settings say
+    otlp: str = ""  # where spans are sent; empty: none are made
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +105,9 @@ def plan(served: Sequence[Served], wishes: Wishes, ground: Ground) -> Plan:
     return Plan(
         pods=tuple(pods.values()),
         coordinators=tuple(coordinators),
-        processes=tuple(_measured(process, ground.addresses.metrics(i)) for i, process in enumerate(processes)),
+        processes=tuple(
+            _watched(process, ground.addresses.metrics(i), wishes.otlp) for i, process in enumerate(processes)
+        ),
         share=ground.share,
     )
 
@@ -228,11 +231,13 @@ def _shown(wishes: Wishes, ground: Ground, certificate: Path, key: Path) -> dict
     return {"TLS_CA": str(ground.authority), "TLS_CERT": str(certificate), "TLS_KEY": str(key)}
 
 
-def _measured(process: ProcessSpec, address: str) -> ProcessSpec:
-    """The process with its metrics served at `address`, where whoever watches the mesh looks for them."""
+def _watched(process: ProcessSpec, address: str, otlp: str) -> ProcessSpec:
+    """The process with its metrics served at `address`, where whoever watches the mesh looks for them, and its spans
+    sent to `otlp`."""
     host, _, port = address.rpartition(":")
-    settings = _prefixed(f"{process.service.upper()}_", {"METRICS_HOST": host, "METRICS_PORT": port})
-    return replace(process, metrics=address, settings={**process.settings, **settings})
+    settings = {"METRICS_HOST": host, "METRICS_PORT": port, **({"OTLP_ENDPOINT": otlp} if otlp else {})}
+    prefixed = _prefixed(f"{process.service.upper()}_", settings)
+    return replace(process, metrics=address, settings={**process.settings, **prefixed})
 
 
 def _prefixed(prefix: str, settings: Mapping[str, str]) -> dict[str, str]:
