@@ -105,7 +105,7 @@ async def test_a_foreign_client_is_counted_at_the_server_and_a_good_one_is_not(
 ) -> None:
     """With less time for a proof than components get."""
     before = counted(TlsRefusal.UNPROVEN)
-    arrivals = Arrivals(asyncio.get_running_loop(), proof=0.5)
+    arrivals = Arrivals(asyncio.get_running_loop(), proof=2.0)
     server = grpc.aio.server(interceptors=(DoorInterceptor({}, arrivals.proven),))
     coordinator_pb2_grpc.add_CoordinatorServiceServicer_to_server(Echo(), server)
     port = server.add_secure_port("127.0.0.1:0", tls(mine[Component.COORDINATOR]).server_credentials(arrivals.began))
