@@ -4,7 +4,7 @@
 {{- define "omni.served" -}}
 {{- $names := list }}
 {{- range $name, $pipeline := .Values.pipelines }}
-{{- if and $pipeline (ne (toString $pipeline.enabled) "false") }}{{ $names = append $names $name }}{{ end }}
+{{- if and (kindIs "map" $pipeline) (ne (toString $pipeline.enabled) "false") }}{{ $names = append $names $name }}{{ end }}
 {{- end }}
 {{- dict "names" $names | toJson }}
 {{- end }}

@@ -89,10 +89,12 @@
 {{/* Of all placement groups: (dict "root" $ "groups" […]). */}}
 {{- define "omni.validate.groups" -}}
 {{- $names := dict }}
+{{- $families := .root.Files.Get "files/families.json" | fromJson }}
 {{- range $group := .groups }}
 {{- $path := printf "pipelines.%s.placementGroups.%s" $group.pipeline $group.group }}
 {{- include "omni.validate.scaling" (dict "path" $path "own" $group.own "values" $group.values "root" $.root) }}
 {{- include "omni.validate.gpu" (dict "path" $path "group" $group "root" $.root) }}
+{{- include "omni.validate.weights" (dict "path" (printf "%s.weights" $path) "weights" $group.weights "known" (get $families $group.family) "family" $group.family "root" $.root) }}
 {{- include "omni.validate.relay" (dict "path" $path "relay" $group.values.relay "root" $.root) }}
 {{- if hasKey $names $group.name }}
 {{- fail (printf "%s and %s both make objects named '%s': give one of them another name." $path (get $names $group.name) $group.name) }}
