@@ -23,10 +23,16 @@ async def verify(connect: Connect, *, model: str | None, timeout: float) -> None
         async for what, trial in _trials(connect, name, abilities, timeout=timeout):
             tried += 1
             failed += bool(trial.wrong)
-            verdict = f"FAILED: {' '.join(trial.wrong)}" if trial.wrong else "ok"
-            print(f"{name} {what}: {'; '.join([verdict, ', '.join(trial.measured)]).rstrip('; ')}", flush=True)
+            print(f"{name} {what}: {_verdict(trial)}", flush=True)
     if failed:
         raise CommandError(f"{failed} of {tried} trials failed.")
+
+
+def _verdict(trial: Trial) -> str:
+    measured = ", ".join(trial.measured)
+    if not trial.wrong:
+        return f"ok; {measured}" if measured else "ok"
+    return f"FAILED: {' '.join(trial.wrong)}{f' Measured: {measured}.' if measured else ''}"
 
 
 async def _served(connect: Connect, model: str | None, timeout: float) -> list[tuple[str, Abilities]]:
