@@ -28,7 +28,7 @@ def test_no_other_connection_is_let_through(rendered: Render) -> None:
 
 def test_the_pipelines_have_edges_at_all(rendered: Render) -> None:
     edges = wanted(rendered)
-    assert any("talker" in edge.target for edge in edges)
+    assert any("thinker" in edge.target for edge in edges)
     assert len(edges) >= 8
 
 

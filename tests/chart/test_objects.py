@@ -143,7 +143,7 @@ def replicas(render: Render, pod: Pod) -> int:
     name = pod.owner["metadata"]["name"]
     for one in render.of("HorizontalPodAutoscaler", "ScaledObject"):
         if one["spec"]["scaleTargetRef"]["name"] == name:
-            return max(int(one["spec"].get(key, 0)) for key in ("minReplicas", "minReplicaCount", "maxReplicas"))
+            return int(one["spec"].get("minReplicas", one["spec"].get("minReplicaCount")))
     return int(pod.owner["spec"].get("replicas", 1))
 
 

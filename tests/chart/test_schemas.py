@@ -6,13 +6,14 @@ import pytest
 from tests.chart.conftest import Renderer
 from tests.chart.documents import Render
 from tests.chart.golden import normalised
-from tests.chart.helm import NEWEST, OLDEST, Helm, Refused
+from tests.chart.helm import NEWEST, Helm, Refused
 from tests.chart.schemas import complaints
 from tests.chart.topologies import TOPOLOGIES
 
 
-@pytest.mark.parametrize("version", [OLDEST, NEWEST])
-def test_kubernetes_takes_every_document(topology: str, version: str, render: Renderer) -> None:
+@pytest.mark.parametrize("age", ["oldest", "newest"])
+def test_kubernetes_takes_every_document(topology: str, age: str, render: Renderer) -> None:
+    version = TOPOLOGIES[topology].oldest if age == "oldest" else NEWEST
     rendered = render(**TOPOLOGIES[topology].arguments(), kube_version=version)
     assert [what for document in rendered.documents for what in complaints(document, version)] == []
 
