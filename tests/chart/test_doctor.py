@@ -1,4 +1,4 @@
-"""What the command `omni` takes for granted of the chart's objects: labels, names of ports and volumes, the test's pod."""
+"""What the command `omni` takes for granted of the chart: labels, names of ports and volumes, the test's pod."""
 
 from __future__ import annotations
 
