@@ -14,6 +14,7 @@
     - {name: OMNI_WEIGHTS_FAMILY, value: {{ .family | quote }}}
     - {name: OMNI_WEIGHTS_SOURCE, value: {{ $weights.source | quote }}}
     - {name: OMNI_WEIGHTS_FOLDER, value: /weights}
+    - {name: OMNI_WEIGHTS_LOG_LEVEL, value: {{ .root.Values.logLevel }}}
     {{- if eq $weights.source "hub" }}
     - {name: OMNI_WEIGHTS_HUB_ID, value: {{ $weights.hub.id | quote }}}
     {{- with $weights.hub.revision }}
@@ -25,6 +26,9 @@
     {{- if $weights.hub.tokenSecret }}
     - {name: HF_TOKEN, valueFrom: {secretKeyRef: {name: {{ $weights.hub.tokenSecret }}, key: {{ $weights.hub.tokenKey }}}}}
     {{- end }}
+    {{- end }}
+    {{- with $weights.env }}
+    {{- toYaml . | nindent 4 }}
     {{- end }}
   resources:
     {{- toYaml $weights.resources | nindent 4 }}
