@@ -15,7 +15,7 @@ METRICS = {name: metric for name, metric in vars(names).items() if isinstance(me
 UNITS = ("_seconds", "_bytes", "_rtf", "_size", "_info")
 BOUNDED = {
     "pipeline", "stage", "edge", "outcome", "reason", "route", "method", "code", "direction", "kind", "modality",
-    "transport", "service", "version", "holder",
+    "transport", "service", "version", "holder", "limit", "certificate",
 }  # fmt: skip
 
 

@@ -68,3 +68,17 @@ def test_a_cache_keeps_every_token_as_it_grows_and_forgets_them_when_freed() -> 
     assert cache.length == 10
     cache.free()
     assert cache.length == 0
+
+
+def test_a_cache_knows_what_it_takes_with_its_room_to_grow() -> None:
+    cache = GrowingCache(layers=2, expected=4)
+    piece = torch.zeros(KV_HEADS, 3, DIM)
+    one = 2 * KV_HEADS * DIM * piece.element_size()  # a token's keys and values in a layer
+    assert cache.size == 0
+    cache.append(0, piece, piece)
+    cache.append(1, piece, piece)
+    assert cache.size == 2 * 4 * one
+    cache.append(0, piece, piece)
+    assert cache.size == (8 + 4) * one
+    cache.free()
+    assert cache.size == 0

@@ -410,3 +410,13 @@ def test_a_request_that_ended_while_its_piece_was_made_does_not_come_back() -> N
     assert queue.next_turn() == B
     queue.made(B)
     assert queue.next_turn() == B
+
+
+def test_a_request_is_due_between_two_of_its_pieces() -> None:
+    queue = TurnQueue(max_running=1, max_waiting=1)
+    assert queue.admit(A)
+    assert queue.is_due(A)
+    queue.next_turn()
+    assert not queue.is_due(A)
+    queue.made(A)
+    assert queue.is_due(A)

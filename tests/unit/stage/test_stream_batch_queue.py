@@ -393,3 +393,14 @@ class StreamBatchMachine(RuleBasedStateMachine):
 
 TestEveryOrderOfEvents = StreamBatchMachine.TestCase
 TestEveryOrderOfEvents.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+
+
+def test_a_request_is_due_while_items_wait_and_at_its_end() -> None:
+    queue = queue_of(StreamBatchLimits(), {A: ()})
+    assert not queue.is_due(A)
+    queue.push(A, TEXT, "item", 1)
+    assert queue.is_due(A)
+    queue.next_step()
+    assert not queue.is_due(A)
+    queue.done(A, TEXT)
+    assert queue.is_due(A)

@@ -247,3 +247,19 @@ def test_a_begun_request_keeps_its_place_until_it_ends() -> None:
     second = queue.next_turn()
     assert second is not None
     assert second.key == B
+
+
+def test_a_request_is_due_while_it_has_something_to_do_that_its_reader_does_not_hold_up() -> None:
+    queue = StreamQueue(max_running=1, max_waiting=1)
+    assert not queue.is_due(A)
+    assert queue.admit(A)
+    assert not queue.is_due(A)
+    queue.push(A, "thinker", "chunk")
+    assert queue.is_due(A)
+    queue.pause(A)
+    assert not queue.is_due(A)
+    queue.resume(A)
+    queue.next_turn()
+    assert not queue.is_due(A)
+    queue.done(A, "thinker")
+    assert queue.is_due(A)

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 
 import anyio
-from prometheus_client import start_http_server
+from prometheus_client import disable_created_metrics, start_http_server
 
 from omni_common.clock import Clock, monotonic
 from omni_common.telemetry import names
@@ -21,6 +21,8 @@ def serve_metrics(host: str, port: int | None) -> Iterator[int | None]:
     if port is None:
         yield None
         return
+    # A second series for each counter, which nobody asks for.
+    disable_created_metrics()  # type: ignore[no-untyped-call]
     server, thread = start_http_server(port, host)
     try:
         yield int(server.server_port)
