@@ -25,7 +25,7 @@ export OMP_NUM_THREADS := 1
 	check lint types protos format bench lock clean
 
 help: ## This menu
-	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
 	@echo "  Variables: PIPELINES='$(PIPELINES)' PORT=$(PORT) JOBS=$(JOBS) (tests at a time)"
 	@echo "             MODEL=$(MODEL) (of qwen3-omni: a folder or a hub id)"
