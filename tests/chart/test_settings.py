@@ -18,6 +18,7 @@ from omni_coordinator.settings import CoordinatorSettings
 from omni_gateway.settings import GatewaySettings
 from omni_relay.settings import RelaySettings
 from omni_stage.settings import StageSettings
+from omni_stage.weights.settings import WeightsSettings
 
 SERVICES: Mapping[str, type[ServiceSettings]] = {
     "OMNI_GATEWAY_": GatewaySettings,
@@ -25,6 +26,7 @@ SERVICES: Mapping[str, type[ServiceSettings]] = {
     "OMNI_STAGE_": StageSettings,
     "OMNI_RELAY_": RelaySettings,
 }
+WEIGHTS = "OMNI_WEIGHTS_"
 # What the kubelet would fill in.
 FILLED_IN = {"POD_NAME": "omni-x-abcde", "POD_IP": "10.0.0.1", "NODE_NAME": "node-1"}
 MOUNTED = ("OMNI_GATEWAY_HTTPS_CERT", "OMNI_GATEWAY_HTTPS_KEY", "OMNI_GATEWAY_API_KEYS", "OMNI_STAGE_PIPELINE")
@@ -41,6 +43,19 @@ def test_every_service_takes_its_environment(rendered: Render) -> None:
             pytest.fail(f"{where} would not start: {error}")
         taken.add(prefix)
     assert taken == set(SERVICES)
+
+
+def test_the_step_that_fetches_weights_takes_its_environment(rendered: Render) -> None:
+    for pod in rendered.stages():
+        for step in pod.steps:
+            given = {name: value for name, value in _filled_in(step).items() if name.startswith(WEIGHTS)}
+            try:
+                _take(WeightsSettings, WEIGHTS, given)
+            except ValueError as error:
+                pytest.fail(f"{pod.name}/{step['name']} would not start: {error}")
+            folders = [PurePosixPath(one["mountPath"]) for one in step["volumeMounts"] if not one.get("readOnly")]
+            target = PurePosixPath(given[f"{WEIGHTS}FOLDER"])
+            assert any(folder in (target, *target.parents) for folder in folders), pod.name
 
 
 def test_no_variable_is_for_a_service_that_is_not_there(rendered: Render) -> None:
