@@ -20,8 +20,8 @@ PYTEST := $(BIN)/pytest --numprocesses $(JOBS) --dist loadfile --no-loadscope-re
 export OMP_NUM_THREADS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup espeak-ng relay-extras demo up test test-unit test-contract test-chart test-integration test-voices \
-	test-parity test-e2e golden manifests \
+.PHONY: help setup espeak-ng relay-extras demo up test test-unit test-contract test-chart test-observability test-integration \
+	test-voices test-parity test-e2e golden manifests \
 	check lint types protos format bench lock clean
 
 help: ## This menu
@@ -74,14 +74,16 @@ up: setup $(if $(QWEN),$(filter $(TINY),$(MODEL))) ## The mesh on this machine u
 	@$(BIN)/omni up $(PIPELINES:%=--pipeline %) $(if $(QWEN),--model 'qwen3-omni=$(MODEL)') --port $(PORT)
 
 test: setup tests/clients/node_modules/.ready ## All tests that need no GPU, the fast ones first
-	$(PYTEST) tests/unit tests/contract tests/chart tests/integration tests/voices tests/parity
+	$(PYTEST) tests/unit tests/contract tests/chart tests/observability tests/integration tests/voices tests/parity
 
-test-unit test-contract test-chart test-integration test-voices test-parity: test-%: setup tests/clients/node_modules/.ready
+test-unit test-contract test-chart test-observability test-integration test-voices test-parity: test-%: setup \
+		tests/clients/node_modules/.ready
 	$(PYTEST) tests/$*
 
 test-unit: ## Only the pure parts
 test-contract: ## Only what the parts promise each other
 test-chart: ## Only the chart, by real helm of both majors; no cluster
+test-observability: ## Only metrics, dashboards and rules, with a real Prometheus
 test-integration: ## Only the parts together, in real processes
 test-voices: ## Only speech and transcription with real weights
 test-parity: ## Only the comparison with the transformers reference
@@ -108,10 +110,12 @@ format: setup ## Format the sources and sort the imports
 	$(BIN)/ruff check --fix --quiet .
 	$(BIN)/buf format --write
 
-# Of the chart: pipelines and stages from the models, the schema and the README's tables from comments and settings.
+# Of the chart: pipelines and stages from the models, the schema and the README's tables from comments and settings;
+# dashboards, and the rules of the service levels.
 .PHONY: generate
 generate: setup ## What is made from other files: write it again
 	@$(BIN)/python -m omni_cli.chart
+	@$(BIN)/python -m omni_cli.dashboards charts/omni
 
 golden: setup ## What the chart renders for the documented topologies: write it again, and read the difference
 	UPDATE_GOLDEN=1 $(BIN)/pytest tests/chart/test_golden.py
