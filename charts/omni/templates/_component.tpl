@@ -20,10 +20,7 @@ spec:
   template:
     metadata:
       labels:
-        {{- include "omni.labels" . | nindent 8 }}
-        {{- with .values.podLabels }}
-        {{- toYaml . | nindent 8 }}
-        {{- end }}
+        {{- toYaml (merge (dict) .values.podLabels (include "omni.labels" . | fromYaml)) | nindent 8 }}
       {{- with merge (dict) (default dict .annotations) .values.podAnnotations .root.Values.commonAnnotations }}
       annotations:
         {{- toYaml . | nindent 8 }}

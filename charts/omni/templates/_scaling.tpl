@@ -76,6 +76,11 @@ spec:
   maxReplicaCount: {{ $auto.maxReplicas }}
   pollingInterval: {{ .values.keda.pollingInterval }}
   cooldownPeriod: {{ .values.keda.cooldownPeriod }}
+  {{- /* KEDA takes one only where a trigger is an average of pods. */}}
+  {{- $signals := (include "omni.signals" . | fromJson).signals }}
+  {{- $averages := eq (int $auto.minReplicas) 0 }}
+  {{- range $signals }}{{ $averages = or $averages .ofPods }}{{ end }}
+  {{- if $averages }}
   fallback:
     failureThreshold: 3
     {{- if kindIs "invalid" .values.keda.fallbackReplicas }}
@@ -84,6 +89,7 @@ spec:
     {{- else }}
     replicas: {{ .values.keda.fallbackReplicas }}
     {{- end }}
+  {{- end }}
   advanced:
     horizontalPodAutoscalerConfig:
       behavior:
@@ -94,7 +100,7 @@ spec:
       metricType: Utilization
       metadata: {value: {{ . | quote }}}
     {{- end }}
-    {{- range $signal := (include "omni.signals" . | fromJson).signals }}
+    {{- range $signal := $signals }}
     - type: prometheus
       name: {{ $signal.name }}
       metricType: {{ ternary "AverageValue" "Value" $signal.ofPods }}
