@@ -197,7 +197,8 @@ class Catching:
             _, begun = self._begun[begin.number]
             times = {"begun": begun, "received": received, "delivered": self._way.clock()}
             which = {"source": begin.source, "number": begin.source_number, "length": begin.length}
-            logger.debug("caught", extra={**which, **times})
+            request = {"request_id": begin.key.request_id, "attempt": begin.key.attempt}
+            logger.debug("caught", extra={**request, **which, **times})
 
     def _scratch_of(self, length: int) -> memoryview:
         if len(self._scratch) < length:

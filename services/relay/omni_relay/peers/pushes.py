@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from omni_common.clock import Clock
-from omni_common.errors import Internal, OmniError, Overloaded
+from omni_common.errors import Internal, OmniError, Overloaded, Reason
 from omni_common.telemetry.names import Transport
 from omni_relay.core.sending import Sending
 from omni_relay.peers import meters
@@ -48,12 +48,19 @@ class Verdict:
             meters.took(order.edge, transport).observe(now - self.push.asked)
             if logger.isEnabledFor(logging.DEBUG):
                 logger.debug("pushed", extra=self._profile(transport, now))
+        elif self.error.reason is not Reason.CANCELLED:
+            logger.info("a push failed", extra={**self._which(), "reason": self.error.reason.lower()})
+
+    def _which(self) -> dict[str, object]:
+        """By which the lines of both relays, and of the request, are found from each other."""
+        order = self.push.order
+        request = {"request_id": order.key.request_id, "attempt": order.key.attempt}
+        return {**request, "edge": order.edge, "source": order.transfer.source, "number": order.transfer.number}
 
     def _profile(self, transport: Transport, now: float) -> dict[str, object]:
-        push, order = self.push, self.push.order
-        which = {"edge": order.edge, "source": order.transfer.source, "number": order.transfer.number}
-        about = {"length": len(order.data), "transport": transport}
-        return {**which, **about, "asked": push.asked, "placed": push.placed, "sent": push.sent, "ended": now}
+        push = self.push
+        about = {"length": len(push.order.data), "transport": transport}
+        return {**self._which(), **about, "asked": push.asked, "placed": push.placed, "sent": push.sent, "ended": now}
 
 
 class Pushes:

@@ -75,7 +75,7 @@ class ArScheduler(Worker):
         return self._tell_runner(request.key, lambda: self._runner.open(request))
 
     def _tell_runner(self, key: RequestKey, call: Callable[[], None]) -> Sequence[Outgoing]:
-        failure = self._attempt(call)
+        failure = self._attempt((key,), call)
         return self._fail(key, failure) if failure is not None else ()
 
     def _drop(self, key: RequestKey) -> Sequence[Outgoing]:
@@ -93,7 +93,7 @@ class ArScheduler(Worker):
         return answers, 0.0 if answers or batch is not None else None
 
     def _is_ready(self, key: RequestKey) -> bool:
-        ready = self._attempt(lambda: bool(self._runner.ready(key)))
+        ready = self._attempt((key,), lambda: bool(self._runner.ready(key)))
         if isinstance(ready, OmniError):
             self._broken[key] = ready
             return False
@@ -103,7 +103,7 @@ class ArScheduler(Worker):
         keys = (*batch.prefill, *batch.decode)
         self._meter.begin(keys)
         begun = time.monotonic()
-        made = self._attempt(lambda: tuple(self._runner.execute(batch)))
+        made = self._attempt(keys, lambda: tuple(self._runner.execute(batch)))
         self._meter.step(keys, time.monotonic() - begun)
         self._meter.prompt(self._runner.prompt_tokens)
         self._queue.stepped(batch)
@@ -123,7 +123,7 @@ class ArScheduler(Worker):
     def _end(self, key: RequestKey) -> bool:
         known = self._queue.end(key)
         if known:
-            self._attempt(lambda: self._runner.close(key))
+            self._attempt((key,), lambda: self._runner.close(key))
         return known
 
     def _is_due(self, key: RequestKey) -> bool:

@@ -65,7 +65,7 @@ class PoolWorker(Worker):
     ) -> None:
         """Runs in a thread of the pool."""
         begun = time.monotonic()
-        made = self._attempt(work)
+        made = self._attempt(keys, work)
         seconds = time.monotonic() - begun
         self._put(lambda: self._come_back(keys, lambda: answer(made, seconds)))
 

@@ -117,7 +117,7 @@ class ProducingScheduler(PoolWorker):
         self._queue.end(key)
         production = self._productions.pop(key, None)
         if production is not None and isinstance(production.pieces, Closable):
-            self._attempt(production.pieces.close)
+            self._attempt((key,), production.pieces.close)
 
     def _is_due(self, key: RequestKey) -> bool:
         return self._queue.is_due(key)

@@ -83,7 +83,7 @@ class BatchScheduler(PoolWorker):
 
     def _cost_of(self, request: NewRequest) -> float | OmniError:
         cost = self._cost
-        return 0.0 if cost is None else self._attempt(lambda: cost(request))
+        return 0.0 if cost is None else self._attempt((request.key,), lambda: cost(request))
 
     def _values(self, batch: Sequence[NewRequest]) -> Sequence[object]:
         """Runs in a thread of the pool."""

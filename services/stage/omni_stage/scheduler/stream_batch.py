@@ -119,7 +119,7 @@ class StreamBatchScheduler(PoolWorker, Generic[Session]):
         return ()
 
     def _push(self, item: Chunk) -> Sequence[Outgoing]:
-        cost = self._attempt(lambda: self._cost(item.chunk))
+        cost = self._attempt((item.key,), lambda: self._cost(item.chunk))
         if isinstance(cost, OmniError):
             return self._end(Failed(item.key, cost))
         self._queue.push(item.key, item.source, item.chunk, cost)
@@ -138,7 +138,7 @@ class StreamBatchScheduler(PoolWorker, Generic[Session]):
         errors: dict[RequestKey, OmniError] = {}
         for key, member in members.items():
             if member.session is None:
-                opened = self._attempt(partial(self._open_session, member.request))
+                opened = self._attempt((key,), partial(self._open_session, member.request))
                 if isinstance(opened, OmniError):
                     errors[key] = opened
                 else:
@@ -162,11 +162,11 @@ class StreamBatchScheduler(PoolWorker, Generic[Session]):
         if not items:
             return ()
         batch = [Item(sessions[item.key], item.chunk, item.index) for item in items]
-        made = self._attempt(lambda: _made(self._compute_batch, batch))
+        made = self._attempt([item.key for item in items], lambda: _made(self._compute_batch, batch))
         return [made] * len(items) if isinstance(made, OmniError) else made
 
     def _finish(self, key: RequestKey, session: Session) -> Sequence[Outgoing]:
-        ended = self._attempt(lambda: finished(session))
+        ended = self._attempt((key,), lambda: finished(session))
         if isinstance(ended, OmniError):
             return (Failed(key, ended),)
         chunks, value = ended
@@ -185,7 +185,7 @@ class StreamBatchScheduler(PoolWorker, Generic[Session]):
         self._queue.end(key)
         member = self._members.pop(key, None)
         if member is not None and member.session is not None:
-            self._attempt(member.session.close)
+            self._attempt((key,), member.session.close)
 
     def _is_due(self, key: RequestKey) -> bool:
         return self._queue.is_due(key)

@@ -131,7 +131,7 @@ class StreamScheduler(Worker):
         session = self._sessions[turn.key]
         answers: list[Outgoing] = []
         for source, chunks in turn.chunks:
-            made = self._attempt(partial(_pushed, session, source, chunks))
+            made = self._attempt((turn.key,), partial(_pushed, session, source, chunks))
             if isinstance(made, OmniError):
                 return answers, made
             answers += [Emit(turn.key, chunk) for chunk in made]
@@ -139,14 +139,14 @@ class StreamScheduler(Worker):
 
     def _begin(self, key: RequestKey) -> OmniError | None:
         request = self._requests.pop(key)
-        session = self._attempt(lambda: self._open_session(request))
+        session = self._attempt((key,), lambda: self._open_session(request))
         if isinstance(session, OmniError):
             return session
         self._sessions[key] = session
         return None
 
     def _finish(self, key: RequestKey) -> Sequence[Outgoing]:
-        ended = self._attempt(partial(finished, self._sessions[key]))
+        ended = self._attempt((key,), partial(finished, self._sessions[key]))
         self._end(key)
         if isinstance(ended, OmniError):
             return (Failed(key, ended),)
@@ -158,7 +158,7 @@ class StreamScheduler(Worker):
         self._requests.pop(key, None)
         session = self._sessions.pop(key, None)
         if session is not None:
-            self._attempt(session.close)
+            self._attempt((key,), session.close)
 
     def _is_due(self, key: RequestKey) -> bool:
         return self._queue.is_due(key)

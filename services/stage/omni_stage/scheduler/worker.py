@@ -41,6 +41,8 @@ logger = logging.getLogger(__name__)
 
 Value = TypeVar("Value")
 
+_NAMED = 16  # requests of a batch, in a line of the log
+
 
 @dataclass(frozen=True, slots=True)
 class Abort:
@@ -193,13 +195,14 @@ class Worker(ABC):
         message = f"Stage '{self.stage}' has {waiting} requests waiting."
         return (Failed(key, Overloaded(message, stage=self.stage)),)
 
-    def _attempt(self, call: Callable[[], Value]) -> Value | OmniError:
-        """Runs other people's code: what it raises fails requests, never the loop."""
+    def _attempt(self, keys: Sequence[RequestKey], call: Callable[[], Value]) -> Value | OmniError:
+        """Runs other people's code for these requests: what it raises fails requests, never the loop."""
         try:
             return call()
         except OmniError as error:
             return error
         except Exception:
             # The edge of the model's code: anything may come out of it, and it fails only who was being served.
-            logger.exception("the model's code raised", extra={"stage": self.stage})
+            requests = [key.request_id for key in keys[:_NAMED]]
+            logger.exception("the model's code raised", extra={"stage": self.stage, "request_ids": requests})
             return StageFailed(self.stage)
