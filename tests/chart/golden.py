@@ -32,7 +32,7 @@ def normalised(render: Render) -> list[dict[str, Any]]:
 def text(render: Render, but_for: Render | None = None) -> str:
     """As YAML; documents that are the same in the other render are left out."""
     known = normalised(but_for) if but_for else []
-    return yaml.safe_dump_all([one for one in normalised(render) if one not in known], sort_keys=False, width=120)
+    return yaml.safe_dump_all([one for one in normalised(render) if one not in known], sort_keys=True, width=120)
 
 
 def is_update() -> bool:

@@ -21,7 +21,7 @@ from tests.chart.tools import ROOT
 
 KEY = ("PRIVATE KEY", base64.b64encode(b"-----BEGIN ").decode()[:12])
 # Values of other charts, and files that are no values.
-FOREIGN = ("kube-prometheus-stack.yaml", "opentelemetry-collector.yaml", "kind.yaml")
+FOREIGN = ("kube-prometheus-stack.yaml", "opentelemetry-collector.yaml", "prometheus-adapter.yaml", "kind.yaml")
 # What a values file says that it goes over.
 OVER_GPU = "--values charts/omni/values-gpu.yaml"
 

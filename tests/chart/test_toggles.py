@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from tests.chart.conftest import Renderer
 from tests.chart.documents import Render, environment, selects
 from tests.chart.edges import allowed, openings, wanted
 from tests.chart.helm import CHART, OLDEST, RELEASE, Helm, Refused
+from tests.chart.tools import ROOT
 from tests.chart.topologies import TOPOLOGIES
 
 QWEN = "qwen3-omni"
@@ -129,6 +131,14 @@ def test_the_gateway_scales_by_kubernetes_and_a_rare_stage_by_keda_to_none(scale
     talker = targets[f"{RELEASE}-{QWEN}-talker"]
     assert (talker["kind"], talker["spec"]["minReplicaCount"]) == ("ScaledObject", 0)
     assert talker["spec"]["fallback"]["replicas"] >= 1, "without Prometheus the stage must be there"
+
+
+def test_autoscalers_go_by_metrics_that_there_are(scaled: Render) -> None:
+    declared = (ROOT / "libs/omni_common/src/omni_common/telemetry/names.py").read_text()
+    told = json.dumps([one["spec"] for one in scaled.of("HorizontalPodAutoscaler", "ScaledObject")])
+    metrics = {re.sub("_(bucket|p95|total)$", "", name) for name in re.findall(r"\bomni_[a-z0-9_]+", told)}
+    assert len(metrics) >= 6
+    assert {name for name in metrics if f'"{name}' not in declared} == set()
 
 
 def test_scaling_down_waits_for_what_a_pod_has_in_hand(scaled: Render) -> None:
