@@ -9,6 +9,7 @@ import httpx2
 import openai
 import orjson
 import pytest
+from prometheus_client import REGISTRY
 from tests.integration.gateway_mesh import MODEL, mesh, running, until
 
 from omni_common.errors import ContextTooLong, InvalidRequest, OmniError, Overloaded, Reason, StageFailed
@@ -127,8 +128,10 @@ async def test_a_body_above_the_limit_is_refused_however_it_comes(announced: boo
 
 async def test_no_stage_that_is_ready_is_503_and_readiness_tells_how_far_it_is() -> None:
     async with mesh(pipeline_status(MODEL, ready=False)) as here:
+        before = _refusals()
         reply = await here.chat()
         assert refused(reply, 503)["code"] == "stage_unavailable"
+        assert _refusals() == before + 1, "who starts stages that rest at zero has to see it"
         assert reply.headers["x-should-retry"] == "true"
         readiness = await here.http.get("/readyz")
         assert readiness.status_code == 503
@@ -292,3 +295,8 @@ async def test_an_internal_error_promises_nothing_about_a_retry() -> None:
         reply = await here.chat()
     refused(reply, 500)
     assert "retry-after" not in reply.headers
+
+
+def _refusals() -> float:
+    labels = {"pipeline": MODEL, "reason": "stage_unavailable"}
+    return REGISTRY.get_sample_value("omni_admission_refusals_total", labels) or 0.0

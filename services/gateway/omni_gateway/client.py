@@ -20,6 +20,7 @@ from omni_common.rpc.channel import open_channel
 from omni_common.rpc.dialer import keep_sessions
 from omni_common.rpc.session import client_session, exchange
 from omni_common.rpc.tls import MeshTls
+from omni_common.telemetry import names
 from omni_gateway.call import Call
 from omni_gateway.link import Link
 from omni_gateway.pipelines import PipelineView
@@ -113,7 +114,10 @@ class Client:
     def _least_busy(self, model: str) -> Link:
         ready = [link for link in self._links if model in link.pipelines and link.pipelines[model].ready]
         if not ready:
-            raise self.pipeline(model).unavailable()
+            refusal = self.pipeline(model).unavailable()
+            # Counted here since no coordinator hears of it; an autoscaler of stages that rest at zero goes by it.
+            names.ADMISSION_REFUSALS.labels(model, refusal.reason.lower()).inc()
+            raise refusal
         return min(ready, key=lambda link: link.live)
 
     async def _session(self, address: str) -> None:
