@@ -21,7 +21,7 @@ from omni_cli.launcher.network import free_port
 from omni_cli.launcher.state import Watched
 
 SCRAPES = "1s"
-_PATIENCE = 30.0
+_PATIENCE = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +54,13 @@ class Prometheus:
         with anyio.fail_after(_PATIENCE):
             while await self.value(expression) != 1:  # noqa: ASYNC110  # its API has no way to wait
                 await anyio.sleep(0.2)
+
+    async def broken_rules(self) -> Sequence[str]:
+        """What it could not evaluate, and why."""
+        groups = (await self.http.get("/api/v1/rules")).json()["data"]["groups"]
+        each = [rule for group in groups for rule in group["rules"]]
+        assert each
+        return [f"{rule['name']}: {rule.get('lastError')}" for rule in each if rule["health"] != "ok"]
 
     async def ready(self) -> None:
         with anyio.fail_after(_PATIENCE):
