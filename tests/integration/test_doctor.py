@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import http.server
 import json
+import socket
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import anyio
@@ -218,6 +223,50 @@ async def test_where_no_cluster_is_reached_it_ends_with_2_and_a_sentence(tmp_pat
         code, _, err = await doctor(stranger)
     assert code == 2
     assert "does not know these credentials: Unauthorized." in err
+
+
+@contextmanager
+def silence() -> Iterator[int]:
+    """A port that accepts and never answers."""
+    with socket.create_server(("127.0.0.1", 0), backlog=64) as server:
+        yield server.getsockname()[1]
+
+
+@pytest.mark.slow
+async def test_a_process_or_a_server_that_never_answers_does_not_hang_it(tmp_path: Path) -> None:
+    picture = healthy()
+    with silence() as port:
+        picture.proxies["omni-gateway-1:9000"] = f"127.0.0.1:{port}"
+        out = await said_of(tmp_path, picture, code=0)
+        assert "! omni-gateway-1/gateway is ready and does not answer for its metrics." in out
+        write_kubeconfig(tmp_path / "mute", f"http://127.0.0.1:{port}", "speech")
+        code, out, err = await doctor(tmp_path / "mute")
+    assert (code, out) == (2, "")
+    assert err.startswith(f"The API server at http://127.0.0.1:{port} does not answer: ")
+
+
+async def test_what_is_no_api_server_is_told(tmp_path: Path) -> None:
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Plain) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+        thread.start()
+        write_kubeconfig(tmp_path / "web", f"http://127.0.0.1:{server.server_address[1]}", "speech")
+        code, out, err = await doctor(tmp_path / "web")
+        server.shutdown()
+        thread.join()
+    assert (code, out) == (2, "")
+    assert err.endswith(" is no Kubernetes API server.\n")
+
+
+class Plain(http.server.BaseHTTPRequestHandler):
+    """It works."""
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(b"It works!")
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Says nothing."""
 
 
 async def test_an_image_that_is_not_there_is_told_by_its_name(tmp_path: Path) -> None:

@@ -77,6 +77,12 @@ def write_kubeconfig(file: Path, server: str, namespace: str, token: str = _TOKE
     file.write_text(yaml.safe_dump(config))
 
 
+def _below_version(path: str) -> list[str]:
+    """Without `api/v1`, `apis/apps/v1` and the like."""
+    parts = path.strip("/").split("/")
+    return parts[2:] if parts[0] == "api" else parts[3:]
+
+
 class _Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     picture: ClassVar[Picture]
@@ -105,7 +111,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             raise _Refusal(401, "Unauthorized")
 
     def _page(self, path: str, query: Mapping[str, str]) -> tuple[int, str]:
-        match path.strip("/").removeprefix("apis/apps/v1/").removeprefix("api/v1/").split("/"):
+        match _below_version(path):
             case ["namespaces", namespace, *_] if namespace != self.picture.namespace:
                 return 200, json.dumps({"items": []})
             case ["namespaces", _, "pods", target, "proxy", *rest]:

@@ -35,6 +35,7 @@ def _parsed(name: str, value: Any) -> Any:
     parsers: Mapping[str, Any] = {
         "nodes": parse.parse_node,
         "events": parse.parse_event,
+        "autoscalers": parse.parse_autoscaler,
         "workloads": parse.parse_workload,
         "replica_sets": parse.parse_replica_set,
     }

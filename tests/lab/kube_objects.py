@@ -162,6 +162,15 @@ def replica_set(name: str, owner: str, *, wanted: int, there: int, failure: str 
     }
 
 
+def autoscaler(name: str, target: str, kind: str, status: str, reason: str, message: str = "") -> Json:
+    """With one condition."""
+    return {
+        "metadata": {"name": name},
+        "spec": {"scaleTargetRef": {"kind": "Deployment", "name": target}, "maxReplicas": 4},
+        "status": {"conditions": [{"type": kind, "status": status, "reason": reason, "message": message}]},
+    }
+
+
 def event(kind: str, name: str, reason: str, message: str, *, at: str = "") -> Json:
     return {
         "metadata": {"name": f"{name}.{reason}"},

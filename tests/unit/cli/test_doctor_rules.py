@@ -12,6 +12,7 @@ from tests.lab.kube_objects import (
     NOW,
     Json,
     ago,
+    autoscaler,
     container,
     deployment,
     event,
@@ -98,6 +99,9 @@ def test_a_process_that_crashes_is_told_with_its_last_words() -> None:
         'It said last: "No GPU is here."'
     )
     assert sentence(facts(down)).endswith("It left no last words.")
+    log = '{"level": "ERROR", "msg": "No weights."}\n{"level": "INFO", "msg": "ended"}'
+    down = thinker(ready=False, statuses=[waiting("thinker", "CrashLoopBackOff", last=terminated(1, message=log))])
+    assert sentence(facts(down)).endswith('It said last: "No weights."')
 
 
 def test_what_the_kubelet_killed_is_told_with_its_reason() -> None:
@@ -179,6 +183,19 @@ def test_an_update_that_does_not_get_on_and_a_stage_without_pods_are_told() -> N
     assert sentence(found) == "thinker should have 2 pods and has 0."
     found = facts(workloads=[deployment("omni-thinker", "stage", "thinker", replicas=0)])
     assert only(found).severity is Severity.WARNING
+
+
+def test_an_autoscaler_that_is_blind_or_at_its_end_is_told() -> None:
+    ours = [deployment("omni-thinker", "stage", "thinker")]
+    blind = autoscaler("h", "omni-thinker", "ScalingActive", "False", "FailedGetPodsMetric", "no metrics returned")
+    found = facts(thinker(), workloads=ours, autoscalers=[blind, autoscaler("x", "else", "AbleToScale", "False", "no")])
+    assert sentence(found) == "The autoscaler of thinker cannot decide: no metrics returned."
+    full = autoscaler("h", "omni-thinker", "ScalingLimited", "True", "TooManyReplicas")
+    assert sentence(facts(thinker(), workloads=ours, autoscalers=[full])) == (
+        "thinker has as many pods as its autoscaler may give it, 4, and would have more."
+    )
+    less = autoscaler("h", "omni-thinker", "ScalingLimited", "True", "TooFewReplicas")
+    assert diagnose(facts(thinker(), workloads=ours, autoscalers=[less])) == []
 
 
 def test_generations_and_versions_side_by_side_are_told() -> None:

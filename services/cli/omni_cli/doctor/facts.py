@@ -115,6 +115,16 @@ class ReplicaSet:
 
 
 @dataclass(frozen=True, slots=True)
+class Autoscaler:
+    """Of a Deployment. `failing`: why it cannot decide or act; `most`: its bound, when it would go beyond it."""
+
+    name: str
+    target: str
+    failing: str = ""
+    most: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Event:
     """The newest of its kind about an object."""
 
@@ -143,6 +153,7 @@ class Facts:
     pods: Sequence[Pod] = ()
     workloads: Sequence[Workload] = ()
     replica_sets: Sequence[ReplicaSet] = ()
+    autoscalers: Sequence[Autoscaler] = ()
     events: Sequence[Event] = ()
     nodes: Sequence[Node] | None = None
     uses: Sequence[Use] | None = None

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from omni_cli.cluster.pods import COMPONENT, GROUP, PIPELINE, labels_of
-from omni_cli.doctor.facts import Amounts, Container, Ended, Event, Node, Pod, ReplicaSet, Use, Workload
+from omni_cli.doctor.facts import Amounts, Autoscaler, Container, Ended, Event, Node, Pod, ReplicaSet, Use, Workload
 from omni_cli.doctor.quantities import parse_quantity
 
 Json = Mapping[str, Any]
@@ -115,6 +115,19 @@ def parse_replica_set(item: Json) -> ReplicaSet:
         wanted=int((item.get("spec") or {}).get("replicas") or 0),
         there=int(status.get("replicas") or 0),
         failure=failure.get("message", "") if failure.get("status") == "True" else "",
+    )
+
+
+def parse_autoscaler(item: Json) -> Autoscaler:
+    spec, conditions = item.get("spec") or {}, _conditions(item.get("status") or {})
+    failing = (conditions.get(name, {}) for name in ("AbleToScale", "ScalingActive"))
+    limited = conditions.get("ScalingLimited", {})
+    at_most = limited.get("status") == "True" and limited.get("reason") == "TooManyReplicas"
+    return Autoscaler(
+        name=item["metadata"]["name"],
+        target=(spec.get("scaleTargetRef") or {}).get("name", ""),
+        failing=next((c.get("message") or c.get("reason", "") for c in failing if c.get("status") == "False"), ""),
+        most=int(spec.get("maxReplicas") or 0) if at_most else None,
     )
 
 

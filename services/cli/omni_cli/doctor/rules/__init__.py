@@ -12,7 +12,7 @@ from omni_cli.doctor.rules.mesh import mesh
 from omni_cli.doctor.rules.pods import pods
 from omni_cli.doctor.rules.scheduling import scheduling
 from omni_cli.doctor.rules.surroundings import certificates, nodes, unseen
-from omni_cli.doctor.rules.workloads import generations, workloads
+from omni_cli.doctor.rules.workloads import autoscalers, generations, workloads
 
 RULES: Sequence[Callable[[Facts], Iterable[Finding]]] = (
     workloads,
@@ -23,6 +23,7 @@ RULES: Sequence[Callable[[Facts], Iterable[Finding]]] = (
     mesh,
     nodes,
     certificates,
+    autoscalers,
     generations,
     unseen,
 )

@@ -8,7 +8,7 @@ from datetime import timedelta
 from omni_cli.doctor.facts import Container, Ended, Facts, Pod
 from omni_cli.doctor.findings import Finding, Severity
 from omni_cli.doctor.quantities import amount_text
-from omni_cli.doctor.words import plain
+from omni_cli.doctor.words import last_words, plain
 
 # What was killed longer ago, and has run since, is history.
 _RECENT = timedelta(hours=1)
@@ -65,7 +65,7 @@ def _memory(pod: Pod, container: Container) -> tuple[str, str]:
 
 
 def _crash(pod: Pod, container: Container, ended: Ended, facts: Facts) -> tuple[str, str]:
-    words = plain(ended.message) or facts.words.get((pod.name, container.name), "")
+    words = last_words(ended.message) or facts.words.get((pod.name, container.name), "")
     who = "the step that gets its weights" if is_weights(container) else f"its container {container.name}"
     times = _times(container)
     told = f'It said last: "{words}"' if words else "It left no last words."

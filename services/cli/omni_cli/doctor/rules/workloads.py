@@ -55,6 +55,29 @@ def workloads(facts: Facts) -> Iterator[Finding]:
             )
 
 
+def autoscalers(facts: Facts) -> Iterator[Finding]:
+    """Also those that KEDA makes: they are known by what they scale."""
+    ours = {workload.name: workload.what for workload in facts.workloads}
+    for autoscaler in facts.autoscalers:
+        what, where = ours.get(autoscaler.target), f"autoscaler {autoscaler.name}"
+        if what is None:
+            continue
+        if autoscaler.failing:
+            yield Finding(
+                Severity.WARNING,
+                where,
+                f"The autoscaler of {what} cannot decide: {plain(autoscaler.failing).rstrip('.')}.",
+                "See whether the metrics adapter, or KEDA's Prometheus, answers for its metrics.",
+            )
+        elif autoscaler.most is not None:
+            yield Finding(
+                Severity.WARNING,
+                where,
+                f"{what} has as many pods as its autoscaler may give it, {autoscaler.most}, and would have more.",
+                "Raise `autoscaling.maxReplicas`, or see what slows it: `omni top`, `omni plan`.",
+            )
+
+
 def generations(facts: Facts) -> Iterator[Finding]:
     """Pods of two templates, or of two versions, that take work side by side."""
     living = [pod for pod in facts.pods if not pod.deleted and pod.phase == "Running"]
