@@ -78,6 +78,7 @@ def _kubeconfig(port: int, namespace: str) -> str:
 class _Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     timeout = _WATCH_SECONDS
+    disable_nagle_algorithm = True  # head and body are two packets; the second would wait for the first one's receipt
     store: ClassVar[Store]
 
     def do_GET(self) -> None:
