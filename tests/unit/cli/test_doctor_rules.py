@@ -144,6 +144,15 @@ def test_a_pod_that_is_not_ready_is_told_with_what_it_waits_for() -> None:
     assert only(facts(fresh)).severity is Severity.WARNING
 
 
+def test_a_pod_that_is_told_to_go_may_end_as_it_likes() -> None:
+    killed = {**running("thinker", ready=False), "state": terminated(143)}
+    going = thinker(ready=False, statuses=[killed], meta={"deletionTimestamp": ago(seconds=5)})
+    assert diagnose(facts(going)) == []
+    assert "ended with code 143" in sentence(facts(thinker(ready=False, statuses=[killed])))
+    evicted = thinker(phase="Failed", ready=False, statuses=[killed])
+    assert sentence(facts(evicted)) == "thinker was ended: nobody says why."
+
+
 def test_pods_that_were_thrown_out_or_do_not_go_are_told() -> None:
     evicted = thinker(phase="Failed", ready=False)
     evicted["status"] |= {"reason": "Evicted", "message": "The node was low on resource: memory."}

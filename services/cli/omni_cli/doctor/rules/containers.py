@@ -18,9 +18,11 @@ _BACK_OFF = "CrashLoopBackOff"
 
 
 def containers(facts: Facts) -> Iterator[Finding]:
+    """Of pods that are to stay: one that is told to go ends its processes; one that was thrown out has lost them."""
     for pod in facts.pods:
-        for container in pod.containers:
-            yield from _container(pod, container, facts)
+        if not pod.deleted and pod.phase in {"Running", "Pending"}:
+            for container in pod.containers:
+                yield from _container(pod, container, facts)
 
 
 def is_weights(container: Container) -> bool:

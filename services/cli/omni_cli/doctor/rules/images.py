@@ -34,7 +34,7 @@ _ADVICE = (
 
 
 def images(facts: Facts) -> Iterator[Finding]:
-    for pod in facts.pods:
+    for pod in (pod for pod in facts.pods if not pod.deleted):
         for container in pod.containers:
             if container.waiting in _PULL:
                 yield _pull(pod, container, facts)
