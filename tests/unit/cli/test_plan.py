@@ -327,3 +327,10 @@ def test_a_stage_that_many_pipelines_have_is_named_with_its_pipeline() -> None:
 def test_what_cannot_be_served_so_is_said_in_a_sentence(wishes: Wishes, sentence: str) -> None:
     with pytest.raises(CommandError, match=sentence):
         shape(wishes)
+
+
+def test_traces_of_every_process_go_where_they_are_wished_to() -> None:
+    made = planned(Wishes(TOY, otlp="127.0.0.1:4317"))
+    for process in made.processes:
+        assert process.settings[f"{process.service.upper()}_OTLP_ENDPOINT"] == "127.0.0.1:4317"
+    assert not any("OTLP" in name for process in planned(Wishes(TOY)).processes for name in process.settings)

@@ -5,17 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
-from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
-from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
 from opentelemetry.trace import StatusCode
 from prometheus_client import CollectorRegistry, Histogram
 from prometheus_client.openmetrics.exposition import generate_latest
+from tests.recorded_spans import recording
 
 from omni_common.errors import Internal, Overloaded
 from omni_common.request import TraceContext
-from omni_common.telemetry import spans, tracing
+from omni_common.telemetry import spans
 from omni_common.telemetry.tracing import (
     OFF,
     begin,
@@ -44,12 +43,8 @@ def sampling() -> float:
 @pytest.fixture
 def recorded(sampling: float) -> Iterator[InMemorySpanExporter]:
     """What is made from now on."""
-    exporter = InMemorySpanExporter()
-    provider = TracerProvider(ParentBased(TraceIdRatioBased(sampling)), shutdown_on_exit=False)
-    provider.add_span_processor(SimpleSpanProcessor(exporter))
-    tracing.use(provider.get_tracer("test"))
-    yield exporter
-    tracing.use(None)
+    with recording(sampling) as exporter:
+        yield exporter
 
 
 def only(recorded: InMemorySpanExporter) -> ReadableSpan:

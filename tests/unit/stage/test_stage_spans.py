@@ -7,10 +7,9 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
-from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
-from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
-from opentelemetry.sdk.trace.sampling import ALWAYS_ON, ParentBased
+from tests.recorded_spans import recording
 
 from omni_common.errors import Reason
 from omni_common.request import Envelope, GenerationParams, RequestKey, TraceContext
@@ -28,12 +27,8 @@ ENVELOPE = Envelope(KEY, "p", "c", 1e9, 0, {}, frozenset({"talker"}), Generation
 
 @pytest.fixture
 def recorded() -> Iterator[InMemorySpanExporter]:
-    exporter = InMemorySpanExporter()
-    provider = TracerProvider(ParentBased(ALWAYS_ON), shutdown_on_exit=False)
-    provider.add_span_processor(SimpleSpanProcessor(exporter))
-    tracing.use(provider.get_tracer("test"))
-    yield exporter
-    tracing.use(None)
+    with recording() as exporter:
+        yield exporter
 
 
 def live_through(of: StageSpans) -> None:
