@@ -59,6 +59,9 @@
 {{- if and $keda.enabled (eq (int $auto.minReplicas) 0) (not (hasPrefix "pipelines." $path)) }}
 {{- fail (printf "%s.autoscaling.minReplicas is 0: nobody would hear the first request; only placement groups may go to 0." $path) }}
 {{- end }}
+{{- if and $keda.enabled (include "omni.connected" .root) (not (.root.Capabilities.APIVersions.Has "keda.sh/v1alpha1")) }}
+{{- fail (printf "%s.keda.enabled is true, but the cluster does not have keda.sh/v1alpha1: install KEDA first." $path) }}
+{{- end }}
 {{- if and $keda.enabled (not .root.Values.metrics.prometheusAddress) }}
 {{- fail (printf "metrics.prometheusAddress is empty: %s.keda.enabled needs a Prometheus to ask." $path) }}
 {{- end }}

@@ -25,7 +25,7 @@ def schema_file(values: Mapping[str, Value]) -> str:
     blocks = {name: _properties(value.children) for name, value in values.items() if value.children}
     pod = {**blocks["podDefaults"], "replicas": _nullable(blocks["podDefaults"]["replicas"])}
     properties = {name: _schema(value) for name, value in values.items()}
-    for component in ("gateway", "coordinator"):
+    for component in ("gateway", "coordinator", "groupDefaults"):
         properties[component] = _closed({**pod, **blocks[component]})
     properties["pipelines"]["propertyNames"] = {"pattern": r"^[a-z0-9][a-z0-9.-]*$"}
     schema = {
