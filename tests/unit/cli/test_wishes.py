@@ -8,6 +8,7 @@ from omni_cli.errors import CommandError
 from omni_cli.wishes import (
     parse_device,
     parse_groups,
+    parse_otlp,
     parse_replicas,
     parse_share,
     parse_size,
@@ -99,3 +100,14 @@ def test_several_sizes_are_separated_by_commas() -> None:
 def test_no_size_and_none_of_nothing_are_refused(option: str) -> None:
     with pytest.raises(CommandError, match="write sizes such as 64KiB,1MiB"):
         parse_sizes(option)
+
+
+@pytest.mark.parametrize("endpoint", ["", "127.0.0.1:4317", "http://[::1]:4317", "https://traces.example.com:443"])
+def test_where_traces_go(endpoint: str) -> None:
+    assert parse_otlp(endpoint) == endpoint
+
+
+@pytest.mark.parametrize("wrong", ["4317", "127.0.0.1", "http://user:key@host:4317"])
+def test_what_is_no_place_for_traces_is_refused_with_an_example(wrong: str) -> None:
+    with pytest.raises(CommandError, match=r"write HOST:PORT, such as 127\.0\.0\.1:4317"):
+        parse_otlp(wrong)

@@ -4,7 +4,7 @@ One request is one trace. In it, one below the other: the gateway's span, the co
 served the request and each attempt, one for each large tensor that a stage sent.
 
 Values come from closed sets, are numbers, or are names that the mesh has made; never a prompt, an output, media, a key
-or anything else that a caller wrote.
+or anything else that a caller wrote. (What a caller's `tracestate` says is its own: W3C has it travel with the trace.)
 """
 
 from __future__ import annotations
