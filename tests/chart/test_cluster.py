@@ -1,4 +1,4 @@
-"""What the chart asks of a cluster while it renders: Secrets that values name, kinds that it needs, its certificates."""
+"""What the chart asks of a cluster while it renders: Secrets that values name, kinds that it needs, certificates."""
 
 from __future__ import annotations
 
