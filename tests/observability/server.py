@@ -43,6 +43,13 @@ class Prometheus:
         each = [float(value) for series in found for _, value in series["values"]]
         return [value for value in each if math.isfinite(value)]
 
+    async def exemplars(self, series: str) -> Sequence[Mapping[str, str]]:
+        """The labels of those that it has of a series."""
+        span = {"start": str(self.began), "end": str(time.time())}
+        reply = (await self.http.get("/api/v1/query_exemplars", params={"query": series, **span})).json()
+        assert reply["status"] == "success", reply
+        return [one["labels"] for found in reply["data"] for one in found["exemplars"]]
+
     async def sees_what_is_now(self) -> None:
         """Waits until every target has been scraped twice from now on: a rate needs two samples."""
         for _ in range(2):
@@ -91,6 +98,7 @@ async def prometheus(folder: Path, processes: Sequence[Watched]) -> AsyncIterato
         f"--storage.tsdb.path={folder / 'data'}",
         f"--web.listen-address={address}",
         "--log.level=warn",
+        "--enable-feature=exemplar-storage",
     ]
     async with (
         await anyio.open_process(command, stdout=None, stderr=subprocess.STDOUT) as process,
