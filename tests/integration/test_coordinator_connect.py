@@ -358,8 +358,22 @@ async def test_a_draining_replica_finishes_what_it_has_and_gets_nothing_new(tmp_
         stage.phase(pb.STAGE_PHASE_DRAINING)
         await gateway.until("solo", lambda status: not status.ready)
         assert (await gateway.submit(asking()).failed()).reason is Reason.STAGE_UNAVAILABLE
+        assert not stage.dismissed.is_set()
         stage.complete((await stage.dispatched.next()).key, DONE)
         await ticket.finished()
+        await stage.dismissed.wait()
+
+
+async def test_a_draining_replica_that_nobody_needs_is_dismissed_at_once(tmp_path: Path) -> None:
+    async with (
+        running_coordinator(tmp_path) as running,
+        fake_stage(running.address, SOLO_STAGE, scripts=None) as stage,
+        fake_gateway(running.address) as gateway,
+    ):
+        await gateway.until_ready("solo")
+        stage.phase(pb.STAGE_PHASE_DRAINING)
+        with anyio.fail_after(5):
+            await stage.dismissed.wait()
 
 
 async def test_a_gateway_hears_how_far_a_replica_has_loaded(tmp_path: Path) -> None:

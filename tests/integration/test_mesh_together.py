@@ -13,6 +13,7 @@ from tests.integration.layouts import ALL, BACK
 from tests.integration.mesh import Layout, mesh, say
 from tests.integration.mesh_requests import LONG, ask, ended
 
+from omni.coordinator.v1 import coordinator_pb2 as pb
 from omni_common.deadline import Deadline
 from omni_common.errors import OmniError, Reason
 from omni_common.lifecycle import CannotStart, Lifecycle
@@ -73,6 +74,34 @@ async def test_a_process_that_drains_lets_a_request_pass_through_all_of_its_stag
             end = await ended(ticket)
         assert isinstance(end, TerminalResult)
         assert not any(made.leftovers().values())
+
+
+async def test_no_process_that_drains_goes_before_what_is_bound_to_it_is_over(tmp_path: Path) -> None:
+    """As in a pod that is to end, whose containers are told so all at once: the first stages of a request are done with
+    it, the last ones have not heard of it, and the coordinator would fail it when one of them left."""
+    gone: list[str] = []
+
+    async def drain(name: str) -> None:
+        await made.process(name).drain(Deadline.after(20))
+        gone.append(name)
+
+    async with mesh(tmp_path, Layout()) as made:
+        ticket = made.gateway.submit(say(LONG), output_credits=2)
+        await ticket.admitted()
+        await ticket.piece()
+        async with anyio.create_task_group() as tasks:
+            for stage in ALL:
+                tasks.start_soon(drain, f"{stage}-0")
+            await made.gateway.until("echo", all_drain)
+            assert set(gone) <= {"beep-0"}  # it makes sound, which was not asked for
+            end = await ended(ticket)
+        assert isinstance(end, TerminalResult)
+        assert sorted(gone) == sorted(f"{stage}-0" for stage in ALL)
+
+
+def all_drain(status: pb.PipelineStatus) -> bool:
+    phases = {replica.phase for stage in status.stages for replica in stage.replicas}
+    return phases == {pb.STAGE_PHASE_DRAINING}
 
 
 async def test_a_process_of_which_one_stage_cannot_start_does_not_start(tmp_path: Path) -> None:

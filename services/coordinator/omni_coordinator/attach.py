@@ -105,6 +105,9 @@ class StageSession:
         self._writer.drop(key.request_id)  # what has not left need not arrive
         self._put(pb.StageCommand(abort=pb.Abort(key=render_key(key))), lane=key.request_id)
 
+    def dismiss(self) -> None:
+        self._put(pb.StageCommand(dismissed=pb.Dismissed()))
+
     def close(self) -> None:
         self._scope.cancel()
 

@@ -209,6 +209,7 @@ class Coordinator:
         del self._live[live.key.request_id]
         for link in live.links.values():
             link.replica.outstanding -= 1
+            self._dismiss(link.replica)
         self._admission.give_back()
         names.LIVE_REQUESTS.labels(live.envelope.pipeline).dec()
 
@@ -244,6 +245,14 @@ class Coordinator:
         names.READY_REPLICAS.labels(replica.pipeline, replica.stage).set(ready)
         for watcher in tuple(self._watchers):
             watcher.pipeline_changed(replica.pipeline)
+        self._dismiss(replica)
+
+    def _dismiss(self, replica: Replica) -> None:
+        """A replica that drains stays until no request is bound to it: one that is idle may be needed yet, and when it
+        leaves, what is bound to it fails."""
+        link = self._links.get(replica.number)
+        if link is not None and replica.phase is Phase.DRAINING and not replica.outstanding:
+            link.dismiss()
 
     def tell(self, key: RequestKey, event: Event) -> None:
         """An event about a request from one of its replicas. One about an unknown request or attempt is late."""

@@ -60,6 +60,9 @@ class StageLink(Protocol):
 
     def abort(self, key: RequestKey) -> None: ...
 
+    def dismiss(self) -> None:
+        """Tells the replica, which is draining, that no request here needs it any more."""
+
     def close(self) -> None:
         """Ends the replica's session."""
 

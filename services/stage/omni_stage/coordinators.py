@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass, replace
 
+import anyio
+
 from omni.coordinator.v1 import coordinator_pb2, coordinator_pb2_grpc
 from omni_common.clock import Clock
 from omni_common.component import Component
@@ -50,6 +52,7 @@ class CoordinatorLink:
         self._events: FrameWriter[coordinator_pb2.StageEvent] = FrameWriter()
         self._media = TensorReceiver(None, MAX_MEDIA_BYTES, lambda _: None)
         self._coordinator = ""
+        self._dismissed = anyio.Event()
         me = stage.identity
         self._events.put(
             coordinator_pb2.StageEvent(
@@ -81,6 +84,13 @@ class CoordinatorLink:
         finally:
             self._events.close()
             self._stage.detach(self._coordinator, self)
+            self._dismissed.set()
+
+    async def until_dismissed(self) -> None:
+        """Returns when the coordinator has no request that needs this replica, or is gone; at once where it has never
+        welcomed it. The caller holds the deadline."""
+        if self._coordinator:
+            await self._dismissed.wait()
 
     def close(self) -> None:
         self._events.close()
@@ -128,6 +138,8 @@ class CoordinatorLink:
                 self._stage.grant_output(convert.parse_key(granted.key), granted.text + granted.audio)
             case "blob":
                 self._media.add(command.blob)
+            case "dismissed":
+                self._dismissed.set()
             case _:
                 logger.debug("a command of an unknown kind was skipped")
 
@@ -167,6 +179,11 @@ class CoordinatorLinks:
         self._readiness = Readiness(phase, loaded, total)
         for link in self._links:
             link.put(self._readiness.event())
+
+    async def until_dismissed(self) -> None:
+        """Returns when no coordinator needs this replica, which has announced that it drains."""
+        for link in tuple(self._links):
+            await link.until_dismissed()
 
     def report_load(self, running: int, waiting: int) -> None:
         for link in self._links:

@@ -41,6 +41,8 @@ class StageProcess:
         replicas = self._replicas.values()
         for replica in replicas:
             replica.leave()
+        for replica in replicas:
+            await replica.until_dismissed()
         while any(replica.live for replica in replicas):
             for replica in replicas:
                 await replica.until_idle()  # the caller holds the deadline

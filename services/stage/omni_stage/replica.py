@@ -143,6 +143,11 @@ class Replica:
         if self._links is not None:
             self._links.announce(Phase.STAGE_PHASE_DRAINING)
 
+    async def until_dismissed(self) -> None:
+        """Returns when no coordinator has a request that is bound to this replica. The caller holds the deadline."""
+        if self._links is not None:
+            await self._links.until_dismissed()
+
     async def until_idle(self) -> None:
         """Returns at a moment at which no request is alive here. The caller holds the deadline."""
         if self._stage is not None:

@@ -81,6 +81,7 @@ class FakeStage:
         self.aborted: Mail[RequestKey] = Mail()
         self.granted: Mail[Granted] = Mail()
         self.detached = anyio.Event()
+        self.dismissed = anyio.Event()
         self._scripts = None if scripts is None else list(scripts)
         self._answers_aborts = answers_aborts
         self._actors: dict[RequestKey, _Actor] = {}
@@ -156,6 +157,8 @@ class FakeStage:
                     self._actors[granted.key].grant(granted)
             case "abort":
                 self._abort(parse_key(command.abort.key))
+            case "dismissed":
+                self.dismissed.set()
             case other:
                 raise AssertionError(f"the coordinator sent {other}, which a replica does not know")
 
