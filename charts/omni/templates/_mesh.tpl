@@ -21,6 +21,10 @@
 {{- end }}
 {{- $_ := set $graph "name" .name }}
 {{- range $stage := $graph.stages }}
+{{- /* A graph of yours may leave out what most stages have not. */}}
+{{- range $field, $value := dict "to" list "stream_to" list "gpu" false "process" "" "placement_group" "" }}
+{{- if not (hasKey $stage $field) }}{{ $_ := set $stage $field $value }}{{ end }}
+{{- end }}
 {{- $values := default dict (get (default dict $given.stages) $stage.name) }}
 {{- range $key, $field := include "omni.stageFields" $ | fromJson }}
 {{- if and (hasKey $values $key) (not (kindIs "invalid" (get $values $key))) }}{{ $_ := set $stage $field (get $values $key) }}{{ end }}
@@ -70,7 +74,7 @@
 {{- $merged := mergeOverwrite (deepCopy $values.podDefaults) (deepCopy $values.groupDefaults) (deepCopy $own) }}
 {{- $weights := mergeOverwrite (deepCopy $values.weightsDefaults) (deepCopy (default dict $given.weights)) (deepCopy (default dict $merged.weights)) }}
 {{- $containers := (include "omni.containers" (dict "root" $.root "given" $given "pipeline" $pipeline "group" $group "gpu" $merged.gpu) | fromJson).containers }}
-{{- $groups = append $groups (dict "name" (include "omni.groupName" (dict "root" $.root "pipeline" $.name "group" $group)) "pipeline" $.name "group" $group "family" $given.family "own" $own "values" $merged "weights" $weights "containers" $containers) }}
+{{- $groups = append $groups (dict "name" (include "omni.groupName" (dict "root" $.root "pipeline" $.name "group" $group)) "pipeline" $.name "group" $group "family" $given.family "own" $own "image" (mergeOverwrite (deepCopy $values.stage.image) (deepCopy (default dict $given.image))) "values" $merged "weights" $weights "containers" $containers) }}
 {{- end }}
 {{- dict "groups" $groups | toJson }}
 {{- end }}

@@ -1,7 +1,7 @@
 {{/* The containers of a placement group's pod: weights step, relay, stages. */}}
 
 {{- define "omni.stageImage" -}}
-{{- $image := .root.Values.stage.image }}
+{{- $image := .image }}
 {{- if eq .values.gpu.mode "none" }}
 {{- include "omni.image" (dict "root" .root "image" $image) }}
 {{- else }}

@@ -54,6 +54,13 @@
 {{- fail (printf "%s.stages.%s.process is '%s', the name of another stage: take one that is no stage's." $.path $stage $of) }}
 {{- end }}
 {{- end }}
+{{- range $stage := .graph.stages }}
+{{- range $target := concat (default list $stage.to) (default list $stage.stream_to) (default list $stage.wait_for) }}
+{{- if not (has $target $names) }}
+{{- fail (printf "%s.graph: stage '%s' names '%s', which is not a stage; there are %s." $.path $stage.name $target (join ", " $names)) }}
+{{- end }}
+{{- end }}
+{{- end }}
 {{- range $stage, $_ := .given.stages }}
 {{- if not (has $stage $names) }}
 {{- fail (printf "%s.stages.%s: there is no such stage; there are %s." $.path $stage (join ", " $names)) }}

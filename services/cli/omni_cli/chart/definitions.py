@@ -83,7 +83,6 @@ _STAGE_FIELDS = (
     "max_batch_wait_ms",
     "credits",
 )
-_PIPELINE_FIELDS = ("voices", "default_voice", "languages", "tasks")
 
 
 def stage_properties() -> Mapping[str, object]:
@@ -93,18 +92,38 @@ def stage_properties() -> Mapping[str, object]:
     return {**fields, "placementGroup": {**fields["placementGroup"], "pattern": r"^([a-z][a-z0-9_-]*)?$"}}
 
 
+def graph() -> Mapping[str, object]:
+    """A pipeline's description, and what it is made of. Its name is that of its entry in the values."""
+    schema = PipelineConfig.model_json_schema(ref_template="#/definitions/{model}")
+    parts = schema.pop("$defs")
+    required = [name for name in schema["required"] if name != "name"]
+    return {"graph": {**schema, "required": required}, **parts}
+
+
 def pipeline() -> Mapping[str, object]:
     """A pipeline's values."""
     told = PipelineConfig.model_json_schema()["properties"]
-    lists = {camel(name): _plain(told[name]) for name in _PIPELINE_FIELDS if name != "tasks"}
+    lists = {camel(name): _plain(told[name]) for name in ("voices", "default_voice", "languages")}
+    lists["voices"]["description"] = "Names of its voices; unset, what the packaged weights have, or the model's own."
+    lists["defaultVoice"]["description"] = "One of them."
     return {
         "type": ["object", "null"],
         "additionalProperties": False,
         "properties": {
             "enabled": {"type": "boolean", "description": "Serve it."},
             "family": {"type": "string", "description": "Whose code runs."},
-            "graph": {"type": "object", "description": "A pipeline's description in place of the family's."},
-            "weights": {"$ref": "#/definitions/weights"},
+            "graph": {
+                "description": "A pipeline's description in place of the family's; empty: none.",
+                "oneOf": [{"$ref": "#/definitions/graph"}, {"type": "object", "maxProperties": 0}],
+            },
+            "image": {
+                "description": "As `stage.image`, for this one.",
+                "allOf": [{"$ref": "#/definitions/stageImage"}],
+            },
+            "weights": {
+                "description": "As `weightsDefaults`, for this one.",
+                "allOf": [{"$ref": "#/definitions/weights"}],
+            },
             **lists,
             "tasks": {"type": "array", "items": {"type": "string"}, "description": "What it does."},
             "stages": {

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from omni_cli.chart.comments import Value, leaves
-from omni_cli.chart.definitions import stage_properties
+from omni_cli.chart.definitions import pipeline, stage_properties
 from omni_cli.chart.settings import SERVICES, settings_schema
 
 _WIDEST = 60
@@ -16,25 +16,26 @@ _WIDEST = 60
 
 def values_table(values: Mapping[str, Value]) -> str:
     rows = [(f"`{path}`", _default(value.default), value.description) for path, value in leaves(values)]
+    pipelines = [(f"`pipelines.NAME.{name}`", "–", _described(schema)) for name, schema in _own(pipeline()).items()]
     stages = [
         (f"`pipelines.NAME.stages.STAGE.{name}`", "the model's own", _described(schema))
         for name, schema in stage_properties().items()
     ]
-    return _table(("value", "default", "is"), [*rows, *stages])
+    return _table(("value", "default", "is"), [*rows, *pipelines, *stages])
 
 
 def settings_table() -> str:
     rows = [
         (f"`{service}`", f"`{name}`", _described(schema))
         for service in SERVICES
-        for name, schema in _properties(service).items()
+        for name, schema in _own(settings_schema(service)).items()
     ]
     return _table(("service", "setting", "is"), rows)
 
 
-def _properties(service: str) -> Mapping[str, Mapping[str, Any]]:
-    properties: Mapping[str, Mapping[str, Any]] = settings_schema(service)["properties"]  # type: ignore[assignment]
-    return properties
+def _own(schema: Mapping[str, object]) -> Mapping[str, Any]:
+    properties = schema["properties"]
+    return properties if isinstance(properties, Mapping) else {}
 
 
 _UNDESCRIBED = "as the stage's description has it"

@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping
 
 from omni_cli.chart.comments import Value
-from omni_cli.chart.definitions import LISTS, QUANTITIES, pipeline, stage_properties
+from omni_cli.chart.definitions import LISTS, QUANTITIES, graph, pipeline, stage_properties
 from omni_cli.chart.settings import SERVICES, settings_schema
 
 _TYPES: Mapping[type, str] = {
@@ -37,8 +37,10 @@ def schema_file(values: Mapping[str, Value]) -> str:
             **LISTS,
             **{f"{service}Settings": settings_schema(service) for service in SERVICES},
             "weights": _closed(blocks["weightsDefaults"]),
+            "stageImage": blocks["stage"]["image"],
             "stage": _closed({**blocks["stageDefaults"], **stage_properties()}),
             "placementGroup": _closed({**pod, **blocks["groupDefaults"]}),
+            **graph(),
             "pipeline": pipeline(),
         },
     }
