@@ -94,7 +94,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         query = dict(urllib.parse.parse_qsl(url.query))
         body = self._body()
         try:
-            if url.path == "/openapi/v2":
+            if url.path == "/readyz":
+                self._write(200, b"ok", "text/plain")
+            elif url.path == "/openapi/v2":
                 self._write(200, _NO_OPENAPI, _OPENAPI_TYPE)
             elif (found := _discovery(url.path)) is not None:
                 self._answer(200, found)

@@ -1,4 +1,4 @@
-"""The two messages that client-go's typed clients send as protobuf: a Secret (where helm keeps its releases) and the
+"""What client-go's typed clients send as protobuf here: a Secret (where helm keeps its releases), a Namespace and the
 options of a deletion. Everything else comes as JSON or YAML.
 
 `application/vnd.kubernetes.protobuf` is the word `k8s\\0`, then `runtime.Unknown`: 1 = {1 = apiVersion, 2 = kind},
@@ -15,25 +15,25 @@ MAGIC = b"k8s\0"
 
 
 def decode(body: bytes) -> dict[str, Any]:
-    """Of a Secret all that matters here, of anything else its kind."""
+    """Of a Secret and a Namespace all that matters here, of anything else its kind."""
     unknown = dict(_fields(body.removeprefix(MAGIC)))
     kinds = dict(_fields(unknown[1]))
     kind = kinds[2].decode()
-    if kind != "Secret":
+    if kind not in ("Secret", "Namespace"):
         return {"kind": kind}
-    secret = list(_fields(unknown[2]))
-    whole = dict(secret)
-    metadata = list(_fields(whole[1]))
-    told: dict[str, Any] = {"labels": _map(metadata, 11, bytes.decode), "annotations": _map(metadata, 12, bytes.decode)}
-    names = dict(metadata)
-    told |= {key: names[number].decode() for number, key in ((1, "name"), (3, "namespace")) if names.get(number)}
-    return {
-        "apiVersion": kinds[1].decode(),
-        "kind": kind,
-        "metadata": told,
-        "type": whole.get(3, b"").decode(),
-        "data": _map(secret, 2, lambda value: base64.b64encode(value).decode()),
-    }
+    content = list(_fields(unknown[2]))
+    whole = dict(content)
+    told = {"apiVersion": kinds[1].decode(), "kind": kind, "metadata": _metadata(list(_fields(whole[1])))}
+    if kind == "Namespace":
+        return told
+    data = _map(content, 2, lambda value: base64.b64encode(value).decode())
+    return {**told, "type": whole.get(3, b"").decode(), "data": data}
+
+
+def _metadata(fields: list[tuple[int, bytes]]) -> dict[str, Any]:
+    names = dict(fields)
+    told = {key: names[number].decode() for number, key in ((1, "name"), (3, "namespace")) if names.get(number)}
+    return {**told, "labels": _map(fields, 11, bytes.decode), "annotations": _map(fields, 12, bytes.decode)}
 
 
 def _map(fields: list[tuple[int, bytes]], number: int, read: Callable[[bytes], str]) -> dict[str, str]:
