@@ -226,6 +226,30 @@ async def test_where_no_cluster_is_reached_it_ends_with_2_and_a_sentence(tmp_pat
 
 
 @contextmanager
+def serving(page: str) -> Iterator[str]:
+    """A server of one page; gives host:port."""
+
+    class Plain(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(page)))
+            self.end_headers()
+            self.wfile.write(page.encode())
+
+        def log_message(self, format: str, *args: object) -> None:
+            """Says nothing."""
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Plain) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+        thread.start()
+        try:
+            yield f"127.0.0.1:{server.server_address[1]}"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+@contextmanager
 def silence() -> Iterator[int]:
     """A port that accepts and never answers."""
     with socket.create_server(("127.0.0.1", 0), backlog=64) as server:
@@ -239,6 +263,13 @@ async def test_a_process_or_a_server_that_never_answers_does_not_hang_it(tmp_pat
         picture.proxies["omni-gateway-1:9000"] = f"127.0.0.1:{port}"
         out = await said_of(tmp_path, picture, code=0)
         assert "! omni-gateway-1/gateway is ready and does not answer for its metrics." in out
+        # So it is where a NetworkPolicy drops what comes from outside; a port-forward ends inside the pod.
+        names = ("omni-gateway-1", "omni-coordinator-1")
+        picture.proxies = {f"{name}:{number}": f"127.0.0.1:{port}" for name in names for number in (8000, 9000)}
+        with serving(BUILD) as address:
+            picture.forwards = {f"{name}:9000": address for name in names}
+            out = await said_of(tmp_path, picture, code=0)
+        assert "2 of 2 processes reached for their metrics.\nNothing is wrong.\n" in out
         write_kubeconfig(tmp_path / "mute", f"http://127.0.0.1:{port}", "speech")
         code, out, err = await doctor(tmp_path / "mute")
     assert (code, out) == (2, "")
@@ -246,27 +277,11 @@ async def test_a_process_or_a_server_that_never_answers_does_not_hang_it(tmp_pat
 
 
 async def test_what_is_no_api_server_is_told(tmp_path: Path) -> None:
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Plain) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
-        thread.start()
-        write_kubeconfig(tmp_path / "web", f"http://127.0.0.1:{server.server_address[1]}", "speech")
+    with serving("It works!") as address:
+        write_kubeconfig(tmp_path / "web", f"http://{address}", "speech")
         code, out, err = await doctor(tmp_path / "web")
-        server.shutdown()
-        thread.join()
     assert (code, out) == (2, "")
     assert err.endswith(" is no Kubernetes API server.\n")
-
-
-class Plain(http.server.BaseHTTPRequestHandler):
-    """It works."""
-
-    def do_GET(self) -> None:
-        self.send_response(200)
-        self.end_headers()
-        self.wfile.write(b"It works!")
-
-    def log_message(self, format: str, *args: object) -> None:
-        """Says nothing."""
 
 
 async def test_an_image_that_is_not_there_is_told_by_its_name(tmp_path: Path) -> None:

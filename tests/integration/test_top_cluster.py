@@ -35,6 +35,17 @@ def _of_stage(process: Watched) -> dict[str, str]:
     return {"omni.dev/pipeline": process.pipeline, "omni.dev/placement-group": "all"} if process.pipeline else {}
 
 
+def behind_policies(picture: Picture) -> Picture:
+    """Pods that the API server's proxy does not reach, and its port-forward does."""
+    picture.forwards = {pod: str(address) for pod, address in picture.proxies.items()}
+    picture.proxies = {}
+    return picture
+
+
+def first_words(text: str) -> set[str]:
+    return {line.split()[0] for line in text.splitlines() if line.split()}
+
+
 async def omni(*arguments: str) -> tuple[int, str, str]:
     with anyio.fail_after(40):
         done = await anyio.run_process(
@@ -57,8 +68,12 @@ async def test_a_release_is_watched_and_planned_for(tmp_path: Path) -> None:
             where = ("-n", "speech", "--kubeconfig", str(kubeconfig))
             code, shown, said = await omni("top", "--once", "--interval", "0.2", *where)
             planned = await omni("plan", "--requests-per-second", "2", *where)
+        with kube_api(tmp_path, behind_policies(as_pods(state))) as kubeconfig:
+            forwarded = await omni("top", "--once", "--interval", "0.2", *where)
         assert await mesh.stop(signal.SIGTERM) == 0
     assert (code, said) == (0, "")
+    assert (forwarded[0], forwarded[2]) == (0, "")
+    assert first_words(forwarded[1]) == first_words(shown)
     words = {line.split()[0]: line.split()[1:] for line in shown.splitlines() if line.split()}
     assert {f"echo-{stage}-0/main" for stage in STAGES} <= words.keys()
     assert words["echo"][:3] == ["1", "0", "0.0"]

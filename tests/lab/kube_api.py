@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import yaml
+from tests.lab.kube_forward import serve_forward
 
 Json = dict[str, Any]
 _TOKEN = "not-a-secret"  # noqa: S105  # of this server
@@ -26,11 +27,12 @@ _TOKEN = "not-a-secret"  # noqa: S105  # of this server
 class Picture:
     """What the cluster is. `lists`: objects by resource ("pods", "nodes", ...). `logs` by (pod, container, previous).
     `proxies`: for "pod:port", host:port of a real server, or the page itself. `forbidden`: resources that nobody may
-    see; "pods/proxy", "all pods" too."""
+    see; "pods/proxy", "all pods" too. `forwards`: as proxies, for port-forwards."""
 
     lists: dict[str, list[Json]] = field(default_factory=dict)
     logs: dict[tuple[str, str, bool], str] = field(default_factory=dict)
     proxies: dict[str, str | tuple[int, str]] = field(default_factory=dict)
+    forwards: dict[str, str] = field(default_factory=dict)
     forbidden: set[str] = field(default_factory=set)
     namespace: str = "speech"
 
@@ -92,6 +94,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         query = dict(urllib.parse.parse_qsl(url.query))
         try:
             self._know_caller()
+            if url.path.endswith("/portforward"):
+                self._forward(url.path.split("/")[-2], int(query["ports"]))
+                return
             status, body = self._page(url.path, query)
         except _Refusal as refusal:
             status = refusal.code
@@ -154,6 +159,10 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         if log is None:
             raise _Refusal(400, f'previous terminated container "{query.get("container")}" in pod "{pod}" not found')
         return "".join(log.splitlines(keepends=True)[-int(query.get("tailLines", 1000)) :])
+
+    def _forward(self, pod: str, port: int) -> None:
+        self._allow("pods/portforward")
+        serve_forward(self, port, self.picture.forwards.get(f"{pod}:{port}"))
 
     def _proxy(self, target: str, path: str) -> tuple[int, str]:
         """The scheme is how the server speaks to the pod."""

@@ -9,19 +9,22 @@ import json
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import anyio
 from anyio import to_thread
 
+from omni_cli.cluster.forward import fetch
 from omni_cli.errors import CommandError
 
 # A server that needs longer to begin, or to say the next piece, does not answer.
 _CONNECT, _READ = 5.0, 10.0
 # A list of all pods of a large cluster is some tens of MB.
 _MOST_BYTES = 64 << 20
-_AT_ONCE = 8
+# Above what asks at once: a thread that nobody waits for any more still holds its place for some seconds.
+_AT_ONCE = 16
 DEFAULT_RELEASE = "omni"
 _IN_CLUSTER_NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 _SERVER = "the API server"
@@ -74,11 +77,15 @@ class Cluster:
             raise CannotReach(f"What answers at {self.host} is no Kubernetes API server.") from None
         return items if isinstance(items, list) else []
 
-    async def text(self, path: str, query: Mapping[str, str] | None = None, *, any_status: bool = False) -> str:
-        """A page. `any_status`: also of a server that says that it is not well. Raises CannotReach and NotGiven."""
-        status, body = await to_thread.run_sync(
-            self._get, path, query or {}, abandon_on_cancel=True, limiter=self._limiter
-        )
+    async def text(
+        self, path: str, query: Mapping[str, str] | None = None, *, any_status: bool = False, patience: float = _READ
+    ) -> str:
+        """A page. `any_status`: also of a server that says that it is not well. `patience`: seconds for each piece.
+
+        Raises CannotReach and NotGiven.
+        """
+        asking = partial(self._get, path, query or {}, patience)
+        status, body = await to_thread.run_sync(asking, abandon_on_cancel=True, limiter=self._limiter)
         if status < 400 or (any_status and status == 503):
             return body.decode(errors="replace")
         message = _message(body) or f"status {status}"
@@ -86,7 +93,12 @@ class Cluster:
             raise CannotReach(f"The API server at {self.host} does not know these credentials: {message}.")
         raise NotGiven(path, status, message)
 
-    def _get(self, path: str, query: Mapping[str, str]) -> tuple[int, bytes]:
+    async def forwarded(self, pod: str, port: int, path: str) -> str:
+        """A page of a pod by a port-forward. Raises NotForwarded."""
+        asking = partial(fetch, self._api, self.namespace, pod, port, path)
+        return await to_thread.run_sync(asking, abandon_on_cancel=True, limiter=self._limiter)
+
+    def _get(self, path: str, query: Mapping[str, str], patience: float) -> tuple[int, bytes]:
         import urllib3
 
         request = self._api.param_serialize(
@@ -97,7 +109,7 @@ class Cluster:
             auth_settings=["BearerToken"],
         )
         try:
-            reply = self._api.call_api(*request, _request_timeout=(_CONNECT, _READ)).response
+            reply = self._api.call_api(*request, _request_timeout=(_CONNECT, patience)).response
             try:
                 body = reply.read(_MOST_BYTES, decode_content=True)
                 whole = reply.length_remaining in {0, None}

@@ -14,12 +14,13 @@ GROUP = "omni.dev/placement-group"
 
 @dataclass(frozen=True, slots=True)
 class MetricsPort:
-    """A process of a pod; `path` asks it for its page through the API server."""
+    """A process of a pod; `path` asks it for its page through the API server's proxy."""
 
     pod: str
     container: str
     pipeline: str
     group: str
+    port: int
     path: str
 
     @property
@@ -47,9 +48,9 @@ def metrics_ports(pod: Mapping[str, Any], namespace: str) -> Iterator[MetricsPor
     for container in all_containers(pod):
         for port in container.get("ports") or ():
             if "metrics" in str(port.get("name", "")).split("-"):
-                path = proxy_path(namespace, name, int(port["containerPort"]), "metrics")
-                group = labels.get(GROUP, "")
-                yield MetricsPort(name, str(container["name"]), labels.get(PIPELINE, ""), group, path)
+                number, box = int(port["containerPort"]), str(container["name"])
+                path = proxy_path(namespace, name, number, "metrics")
+                yield MetricsPort(name, box, labels.get(PIPELINE, ""), labels.get(GROUP, ""), number, path)
 
 
 def all_containers(pod: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:

@@ -12,14 +12,16 @@ import anyio
 from cryptography import x509
 
 from omni_cli.cluster.access import CannotReach, Cluster, NotGiven
+from omni_cli.cluster.pages import Pages
 from omni_cli.cluster.pods import COMPONENT, labels_of, metrics_ports, port_named, proxy_path, selector
 from omni_cli.doctor import parse
 from omni_cli.doctor.facts import Certificate, Container, Facts, Pod
 from omni_cli.doctor.words import last_words
-from omni_cli.top.source import pages_of
 
 # All questions together; what has not come by then is not waited for.
 _DEADLINE = 60.0
+# What goes on to a node or a pod may meet one that is gone, or a NetworkPolicy.
+_PATIENCE = 3.0
 _TAIL = {"tailLines": "40", "limitBytes": "65536"}
 # The last words of more containers would say the same.
 _MOST_LOGS = 24
@@ -80,7 +82,7 @@ class _Reading:
             certificates=await self._certificates(raw_pods),
             words=words,
             loading=await self._loading(raw_pods, pods),
-            pages=await pages_of(self._cluster, ports),
+            pages=await Pages(self._cluster).of(ports),
             unseen=self._unseen,
         )
 
@@ -119,8 +121,8 @@ class _Reading:
             pod, container, previous = of
             query = {"container": container.name, **_TAIL, **({"previous": "true"} if previous else {})}
             try:
-                log = await self._cluster.text(f"/api/v1/{self._here}/pods/{pod.name}/log", query)
-            except NotGiven:  # its log is gone with its node, or is not for us: the rules do without
+                log = await self._cluster.text(f"/api/v1/{self._here}/pods/{pod.name}/log", query, patience=_PATIENCE)
+            except (CannotReach, NotGiven):  # its node is gone, or it is not for us: the rules do without
                 return
             if words := last_words(log):
                 found[pod.name, container.name] = words
@@ -156,8 +158,14 @@ class _Reading:
             if port is not None:
                 path = proxy_path(self._cluster.namespace, raw["metadata"]["name"], port[1], "readyz", scheme=port[0])
                 try:
-                    return _steps(json.loads(await self._cluster.text(path, any_status=True)), pods)
-                except (NotGiven, ValueError, KeyError, TypeError):  # it is not ready itself, or something else answers
+                    return _steps(json.loads(await self._cluster.text(path, any_status=True, patience=_PATIENCE)), pods)
+                except (
+                    CannotReach,
+                    NotGiven,
+                    ValueError,
+                    KeyError,
+                    TypeError,
+                ):  # another may know
                     continue
         return {}
 

@@ -6,22 +6,18 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Protocol
 
-import anyio
 import httpx2
 
-from omni_cli.cluster.access import Cluster, NotGiven, Where, open_cluster
-from omni_cli.cluster.pods import MetricsPort, metrics_ports, selector
+from omni_cli.cluster.access import Cluster, Where, open_cluster
+from omni_cli.cluster.pages import Pages
+from omni_cli.cluster.pods import metrics_ports, selector
 from omni_cli.errors import CommandError
 from omni_cli.launcher.folders import base_folder
 from omni_cli.launcher.state import newest_state
 from omni_cli.settings import CommandSettings
 from omni_cli.top.change import Seen, Snapshot
-from omni_cli.top.exposition import Page, parse_page
 from omni_cli.top.scrape import Target, open_scraper, snapshot
 from omni_common.clock import monotonic
-
-# One process of a pod that hangs must not hold up what the others tell.
-_TIMEOUT = 5.0
 
 
 class Source(Protocol):
@@ -63,32 +59,16 @@ class _Release:
     def __init__(self, cluster: Cluster, release: str) -> None:
         self._cluster = cluster
         self._release = release
+        self._pages = Pages(cluster)
 
     async def look(self) -> Snapshot:
         here = self._cluster.namespace
         pods = await self._cluster.objects(f"/api/v1/namespaces/{here}/pods", labelSelector=selector(self._release))
         ports = [port for pod in pods for port in metrics_ports(pod, here)]
-        pages = await pages_of(self._cluster, ports)
+        pages = await self._pages.of(ports)
         if not any(pages.values()):
             raise CommandError(_silence(self._release, here, len(pods)))
         return Snapshot(monotonic(), [Seen(p.name, p.pipeline, pages[p.name], p.group) for p in ports])
-
-
-async def pages_of(cluster: Cluster, ports: Sequence[MetricsPort]) -> dict[str, Page | None]:
-    """By the processes' names; None of those that do not answer."""
-    pages: dict[str, Page | None] = dict.fromkeys((port.name for port in ports), None)
-
-    async def ask(port: MetricsPort) -> None:
-        with anyio.move_on_after(_TIMEOUT):
-            try:
-                pages[port.name] = parse_page(await cluster.text(port.path))
-            except (NotGiven, ValueError):  # it begins, it ends, or something between us does not let us
-                return
-
-    async with anyio.create_task_group() as asking:
-        for port in ports:
-            asking.start_soon(ask, port)
-    return pages
 
 
 def _silence(release: str, namespace: str, pods: int) -> str:

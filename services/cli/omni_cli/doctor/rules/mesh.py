@@ -27,7 +27,8 @@ def _silent(facts: Facts) -> Iterator[Finding]:
             Severity.WARNING,
             "metrics",
             "No process is reached for its metrics through the API server, so that they are not looked at.",
-            "It needs the right to `get` `pods/proxy`, and a NetworkPolicy that lets the API server in.",
+            "It needs the right to `get` `pods/proxy`, where NetworkPolicies let the API server in, or to `create` and "
+            "`get` `pods/portforward`.",
         )
         return
     for name in mute:
