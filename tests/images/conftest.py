@@ -58,6 +58,15 @@ def release(images: Images, newest_helm: Helm, tmp_path_factory: pytest.TempPath
         yield release
 
 
+@pytest.fixture(scope="session")
+def whole_release(images: Images, newest_helm: Helm, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Release]:
+    """The chart as it is without values: a tiny Qwen3-Omni. Its stages need torch."""
+    if not FULL:
+        pytest.skip("FULL=1 tests the images with torch, too: make test-images FULL=1")
+    with released(newest_helm.render(), _name("whole"), tmp_path_factory.mktemp("node"), images) as release:
+        yield release
+
+
 @pytest.fixture
 def container(images: Images) -> Iterator[Callable[..., str]]:
     """Starts one by itself, with these words of podman's before the image, and says its name."""

@@ -25,6 +25,7 @@ from tests.images.podman import inspect, podman, run
 _VARIABLE = re.compile(r"\$\(([A-Z_]+)\)")
 _UNITS = {"Ki": 1 << 10, "Mi": 1 << 20, "Gi": 1 << 30}
 _PAGE = 4096
+_STEP_SECONDS = 300
 _PROBE_INTERVAL = 0.2  # seconds; what is probed has no other way to say that it is ready
 
 
@@ -64,6 +65,22 @@ class Node:
 
     def start(self, pod: Pod, name: str) -> Running:
         """The pod, when each of its startup probes has passed. Raises AssertionError with its log when one does not."""
+        running, mounts = self._prepare(pod, name)
+        for container in (*pod.spec.get("initContainers", ()), *pod.containers):
+            self._begin(running, container, mounts, step=container in pod.steps)
+        for container in pod.containers:
+            self._await(running, container)
+        return running
+
+    def complete(self, pod: Pod, name: str, seconds: float) -> str:
+        """Runs a pod of one container to its end; what it wrote. Raises AssertionError when that was not well."""
+        running, mounts = self._prepare(pod, name)
+        (container,) = pod.containers
+        self._begin(running, container, mounts, step=True, seconds=seconds)
+        return running.logs(container["name"])
+
+    def _prepare(self, pod: Pod, name: str) -> tuple[Running, dict[str, str]]:
+        """The pod without a container, and its volumes by their names."""
         full = f"{self._name}-{name}"
         aliases = [option for alias in self._services(pod) for option in ("--network-alias", alias)]
         podman("pod", "create", "--name", full, "--network", self._name, *aliases, "--share", "net,ipc,uts")
@@ -71,12 +88,7 @@ class Node:
         infra = inspect("pod", full)["InfraContainerID"]
         address = inspect("container", infra)["NetworkSettings"]["Networks"][self._name]["IPAddress"]
         running = Running(pod, full, address)
-        mounts = {one["name"]: self._volume(full, one, pod) for one in pod.spec.get("volumes", ())}
-        for container in (*pod.spec.get("initContainers", ()), *pod.containers):
-            self._begin(running, container, mounts, step=container in pod.steps)
-        for container in pod.containers:
-            self._await(running, container)
-        return running
+        return running, {one["name"]: self._volume(full, one, pod) for one in pod.spec.get("volumes", ())}
 
     def run_again(self, running: Running, container: Document, name: str) -> Running:
         """A container of the pod's kind once more, beside the others."""
@@ -96,7 +108,15 @@ class Node:
             if selects({"matchLabels": service["spec"]["selector"]}, dict(pod.labels)):
                 yield service["metadata"]["name"]
 
-    def _begin(self, running: Running, container: Document, mounts: Mapping[str, str], *, step: bool) -> None:
+    def _begin(
+        self,
+        running: Running,
+        container: Document,
+        mounts: Mapping[str, str],
+        *,
+        step: bool,
+        seconds: float = _STEP_SECONDS,
+    ) -> None:
         name = f"{running.name}-{container['name']}"
         words = [*_security(running.pod, container), *_limits(container), *self._environment(running, container)]
         for mount in container.get("volumeMounts", ()):
@@ -110,7 +130,7 @@ class Node:
         words += [self._images(container["image"]), *command[1:], *map(str, container.get("args", ()))]
         running.containers[container["name"]] = name
         if step:
-            done = run("run", "--pod", running.name, "--name", name, *words, seconds=300)
+            done = run("run", "--pod", running.name, "--name", name, *words, seconds=seconds)
             assert done.returncode == 0, f"{name} ended with {done.returncode}: {done.stdout}{done.stderr}"
             return
         podman("run", "--detach", "--pod", running.name, "--name", name, *words)

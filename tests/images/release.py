@@ -15,6 +15,7 @@ from tests.images.node import Node, Running, node_of
 
 _HTTPS = 8000
 _SECONDS = 120
+_HEADER = 1024
 
 
 @dataclass(frozen=True)
@@ -38,8 +39,17 @@ class Release:
         with httpx2.Client(base_url=url, verify=trust, timeout=_SECONDS, trust_env=False) as client:
             yield client
 
-    def post(self, client: httpx2.Client, path: str, body: object) -> httpx2.Response:
-        return client.post(path, json=body, extensions={"sni_hostname": "omni-gateway"})
+    def post(
+        self, client: httpx2.Client, path: str, body: object, begun: Callable[[], object] = lambda: None
+    ) -> tuple[int, bytes]:
+        """The answer's status and body; `begun` is called when there is more of it than a header."""
+        with client.stream("POST", path, json=body, extensions={"sni_hostname": "omni-gateway"}) as answer:
+            pieces: list[bytes] = []
+            for piece in answer.iter_bytes():
+                pieces.append(piece)
+                if sum(map(len, pieces)) > _HEADER:
+                    begun()
+            return answer.status_code, b"".join(pieces)
 
 
 @contextmanager
