@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 import pytest
 from cryptography import x509
 from cryptography.x509.oid import ExtendedKeyUsageOID
-from tests.chart.helm import CHART, NAMESPACE, RELEASE, Helm, Refused
+from tests.chart.helm import CHART, NAMESPACE, RELEASE, Helm
 from tests.lab.kube_server import FakeCluster, cluster
 from tests.lab.kube_store import Object, Place
 
@@ -50,25 +50,6 @@ def test_an_upgrade_that_changes_nothing_restarts_nothing(installed: Helm, fake:
     before = _pod_templates(fake)
     installed("upgrade", RELEASE, CHART, *waiting(installed))
     assert _pod_templates(fake) == before
-
-
-def test_an_upgrade_renews_what_is_soon_to_expire_from_the_same_ca(installed: Helm, fake: FakeCluster) -> None:
-    before = _certificates(fake)
-    soon = Place("v1", "secrets", NAMESPACE, f"{RELEASE}-stage-tls")
-    fake.store.change(soon, _as_old)
-    installed("upgrade", RELEASE, CHART, *waiting(installed))
-    changed = {name for name, content in _certificates(fake).items() if before[name] != content}
-    assert changed == {f"{RELEASE}-stage-tls/tls.crt", f"{RELEASE}-stage-tls/tls.key"}
-
-
-def test_a_secret_that_is_not_there_is_missed_at_once(installed: Helm, fake: FakeCluster) -> None:
-    fake.store.put(Place("v1", "configmaps", NAMESPACE, "kube-root-ca.crt"), {"data": {}})  # as every namespace has
-    keys = ["--set=auth.enabled=true", "--set=auth.existingSecret=keys-of-ours"]
-    with pytest.raises(
-        Refused, match=r"auth\.existingSecret names the Secret 'keys-of-ours', which is not in namespace"
-    ):
-        installed("upgrade", RELEASE, CHART, *keys)
-    fake.store.delete(Place("v1", "configmaps", NAMESPACE, "kube-root-ca.crt"))
 
 
 def test_helm_test_runs_and_cleans_up(installed: Helm, fake: FakeCluster) -> None:
@@ -115,12 +96,6 @@ def test_uninstall_leaves_nothing(installed: Helm, fake: FakeCluster) -> None:
     installed("uninstall", RELEASE, *waiting(installed))
     left = [(one["kind"], one["metadata"]["name"]) for one in fake.store.objects() if one["kind"] != "Namespace"]
     assert left == []
-
-
-def _as_old(secret: Object) -> Object:
-    """Its certificate is in the last third of its time."""
-    notes = {**secret["metadata"]["annotations"], "omni.dev/renew-after": "1000000000"}
-    return {**secret, "metadata": {**secret["metadata"], "annotations": notes}}
 
 
 def _deployment(component: str) -> Place:
