@@ -29,6 +29,7 @@ from tests.lab.kube_objects import (
     tls_secret,
     waiting,
 )
+from tests.unit.relay.wire.authority import Authority
 
 pytestmark = pytest.mark.anyio
 
@@ -274,6 +275,23 @@ async def test_a_process_or_a_server_that_never_answers_does_not_hang_it(tmp_pat
         code, out, err = await doctor(tmp_path / "mute")
     assert (code, out) == (2, "")
     assert err.startswith(f"The API server at http://127.0.0.1:{port} does not answer: ")
+
+
+async def test_the_server_s_certificate_is_checked_and_port_forwards_are_tls_too(tmp_path: Path) -> None:
+    files = Authority(tmp_path, "ca").issue("localhost")
+    foreign = Authority(tmp_path, "foreign")
+    picture = healthy()
+    picture.proxies = {}
+    with serving(BUILD) as address, kube_api(tmp_path, picture, tls=files) as kubeconfig:
+        picture.forwards = {f"{name}:9000": address for name in ("omni-gateway-1", "omni-coordinator-1")}
+        code, out, err = await doctor(kubeconfig)
+        assert (code, err) == (0, ""), out
+        assert "2 of 2 processes reached" in out
+        stranger = tmp_path / "stranger"
+        stranger.write_text(kubeconfig.read_text().replace(str(files.ca), str(foreign.ca)))
+        code, out, err = await doctor(stranger)
+    assert (code, out) == (2, "")
+    assert "certificate" in err
 
 
 async def test_what_is_no_api_server_is_told(tmp_path: Path) -> None:

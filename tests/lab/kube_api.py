@@ -8,6 +8,7 @@ from __future__ import annotations
 import http.client
 import http.server
 import json
+import ssl
 import threading
 import urllib.parse
 from collections.abc import Iterator, Mapping
@@ -18,6 +19,7 @@ from typing import Any, ClassVar
 
 import yaml
 from tests.lab.kube_forward import serve_forward
+from tests.unit.relay.wire.authority import Files
 
 Json = dict[str, Any]
 _TOKEN = "not-a-secret"  # noqa: S105  # of this server
@@ -47,16 +49,23 @@ class _Refusal(Exception):
 
 
 @contextmanager
-def kube_api(folder: Path, picture: Picture) -> Iterator[Path]:
+def kube_api(folder: Path, picture: Picture, tls: Files | None = None) -> Iterator[Path]:
     """Serves until the end of the block. Gives the kubeconfig."""
     handler = type("Handler", (_Handler,), {"picture": picture})
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
     server.daemon_threads = True
+    if tls is not None:
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.load_cert_chain(tls.cert, tls.key)
+        server.socket = context.wrap_socket(server.socket, server_side=True)
     serving = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
     serving.start()
     try:
         kubeconfig = folder / "kubeconfig"
-        write_kubeconfig(kubeconfig, f"http://127.0.0.1:{server.server_address[1]}", picture.namespace)
+        address = f"http://127.0.0.1:{server.server_address[1]}"
+        if tls is not None:
+            address = f"https://localhost:{server.server_address[1]}"
+        write_kubeconfig(kubeconfig, address, picture.namespace, ca=tls.ca if tls else None)
         yield kubeconfig
     finally:
         server.shutdown()
@@ -64,12 +73,13 @@ def kube_api(folder: Path, picture: Picture) -> Iterator[Path]:
         server.server_close()
 
 
-def write_kubeconfig(file: Path, server: str, namespace: str, token: str = _TOKEN) -> None:
+def write_kubeconfig(file: Path, server: str, namespace: str, *, ca: Path | None = None) -> None:
+    trust = {"certificate-authority": str(ca)} if ca else {}
     config = {
         "apiVersion": "v1",
         "kind": "Config",
-        "clusters": [{"name": "lab", "cluster": {"server": server}}],
-        "users": [{"name": "tester", "user": {"token": token}}],
+        "clusters": [{"name": "lab", "cluster": {"server": server, **trust}}],
+        "users": [{"name": "tester", "user": {"token": _TOKEN}}],
         "contexts": [
             {"name": "lab", "context": {"cluster": "lab", "user": "tester", "namespace": namespace}},
             {"name": "other", "context": {"cluster": "lab", "user": "tester", "namespace": "elsewhere"}},
