@@ -73,8 +73,13 @@
 {{- $own := default dict (get (default dict $given.placementGroups) $group) }}
 {{- $merged := mergeOverwrite (deepCopy $values.podDefaults) (deepCopy $values.groupDefaults) (deepCopy $own) }}
 {{- $weights := mergeOverwrite (deepCopy $values.weightsDefaults) (deepCopy (default dict $given.weights)) (deepCopy (default dict $merged.weights)) }}
-{{- $containers := (include "omni.containers" (dict "root" $.root "given" $given "pipeline" $pipeline "group" $group "gpu" $merged.gpu) | fromJson).containers }}
-{{- $groups = append $groups (dict "name" (include "omni.groupName" (dict "root" $.root "pipeline" $.name "group" $group)) "pipeline" $.name "group" $group "family" $given.family "own" $own "image" (mergeOverwrite (deepCopy $values.stage.image) (deepCopy (default dict $given.image))) "values" $merged "weights" $weights "containers" $containers) }}
+{{- $containers := (include "omni.containers" (dict
+  "root" $.root "given" $given "pipeline" $pipeline "group" $group "gpu" $merged.gpu) | fromJson).containers }}
+{{- $groups = append $groups (dict
+  "name" (include "omni.groupName" (dict "root" $.root "pipeline" $.name "group" $group)) "pipeline" $.name
+  "group" $group "family" $given.family "own" $own
+  "image" (mergeOverwrite (deepCopy $values.stage.image) (deepCopy (default dict $given.image))) "values" $merged
+  "weights" $weights "containers" $containers) }}
 {{- end }}
 {{- dict "groups" $groups | toJson }}
 {{- end }}
@@ -101,7 +106,9 @@
 {{- $values = mergeOverwrite $values (deepCopy (default dict (get (default dict $.given.stages) $stage.name))) }}
 {{- end }}
 {{- $gpu = and $gpu (ne $.gpu.mode "none") (ne $values.device "cpu") }}
-{{- $containers = append $containers (dict "index" $index "process" $process "stages" $names "gpu" $gpu "values" $values "port" (add 7100 (mul 20 $index)) "metrics" (add 9100 $index) "health" (add 9200 $index)) }}
+{{- $containers = append $containers (dict
+  "index" $index "process" $process "stages" $names "gpu" $gpu "values" $values "port" (add 7100 (mul 20 $index))
+  "metrics" (add 9100 $index) "health" (add 9200 $index)) }}
 {{- end }}
 {{- dict "containers" $containers | toJson }}
 {{- end }}

@@ -135,11 +135,19 @@ spec:
 {{- $of := printf "namespace=%q,pipeline=%q" .root.Release.Namespace (default "" .pipeline) }}
 {{- $p95 := "histogram_quantile(0.95, sum by (le) (rate(%s_bucket{%s}[2m]))) >= 0 or vector(0)" }}
 {{- $all := list
-  (dict "name" "inFlight" "metric" "omni_http_in_flight" "ofPods" true "query" (printf "sum(omni_http_in_flight{%s}) or vector(0)" $pods))
-  (dict "name" "waiting" "metric" "omni_stage_waiting" "ofPods" true "query" (printf "sum(omni_stage_waiting{%s}) or vector(0)" $pods))
-  (dict "name" "oldestWaitingSeconds" "metric" "omni_stage_oldest_waiting_seconds" "ofPods" true "query" (printf "sum(max by (pod) (omni_stage_oldest_waiting_seconds{%s})) or vector(0)" $pods))
+  (dict
+    "name" "inFlight" "metric" "omni_http_in_flight" "ofPods" true
+    "query" (printf "sum(omni_http_in_flight{%s}) or vector(0)" $pods))
+  (dict
+    "name" "waiting" "metric" "omni_stage_waiting" "ofPods" true
+    "query" (printf "sum(omni_stage_waiting{%s}) or vector(0)" $pods))
+  (dict
+    "name" "oldestWaitingSeconds" "metric" "omni_stage_oldest_waiting_seconds" "ofPods" true
+    "query" (printf "sum(max by (pod) (omni_stage_oldest_waiting_seconds{%s})) or vector(0)" $pods))
   (dict "name" "realTimeFactor" "metric" "omni_audio_rtf_p95" "ofPods" false "query" (printf $p95 "omni_audio_rtf" $of))
-  (dict "name" "firstAudioSeconds" "metric" "omni_time_to_first_audio_seconds_p95" "ofPods" false "query" (printf $p95 "omni_time_to_first_audio_seconds" $of))
+  (dict
+    "name" "firstAudioSeconds" "metric" "omni_time_to_first_audio_seconds_p95" "ofPods" false
+    "query" (printf $p95 "omni_time_to_first_audio_seconds" $of))
 }}
 {{- $signals := list }}
 {{- range $signal := $all }}

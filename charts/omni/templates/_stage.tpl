@@ -15,12 +15,16 @@
 {{- $relay := .values.relay }}
 {{- $arena := include "omni.bytes" $relay.arenaSize }}
 {{- $tls := ne .root.Values.tls.source "none" }}
-{{- $owned := dict "FOLDER" "/run/omni" "ARENA_SIZE" $arena "BIND" "0.0.0.0:7080" "ADVERTISE" "$(POD_IP)" "METRICS_HOST" "0.0.0.0" "METRICS_PORT" 9080 "HEALTH_PORT" 9081 "DRAIN" "20s" }}
+{{- $owned := dict
+  "FOLDER" "/run/omni" "ARENA_SIZE" $arena "BIND" "0.0.0.0:7080" "ADVERTISE" "$(POD_IP)" "METRICS_HOST" "0.0.0.0"
+  "METRICS_PORT" 9080 "HEALTH_PORT" 9081 "DRAIN" "20s" }}
 {{- if $tls }}
 {{- $owned = merge $owned (dict "ENCRYPTION" "aead" "TLS_PEER_NAMES" "omni-relay") (include "omni.tlsSettings" .root | fromJson) }}
 {{- end }}
 {{- with $relay.transports }}{{ $_ := set $owned "TRANSPORTS" (join "," .) }}{{ end }}
-- {{ include "omni.container" (dict "root" .root "name" "relay" "image" (include "omni.image" (dict "root" .root "image" .root.Values.relay.image)) "prefix" "OMNI_RELAY_" "owned" $owned "settings" $relay.settings "env" $relay.env "pod" true) | nindent 2 | trim }}
+- {{ include "omni.container" (dict
+  "root" .root "name" "relay" "image" (include "omni.image" (dict "root" .root "image" .root.Values.relay.image))
+  "prefix" "OMNI_RELAY_" "owned" $owned "settings" $relay.settings "env" $relay.env "pod" true) | nindent 2 | trim }}
   restartPolicy: Always
   ports:
     - {name: relay, containerPort: 7080}
@@ -55,7 +59,13 @@
 {{- $values := .container.values }}
 {{- $gpu := .container.gpu }}
 {{- $device := ternary $values.device (ternary "cpu" $values.device (eq $values.device "auto")) $gpu }}
-{{- $owned := dict "FAMILY" .family "PIPELINE" (printf "/etc/omni/pipelines/%s.json" .pipeline) "STAGE" (join "," .container.stages) "REPLICA" (printf "$(POD_NAME)-%s" .container.process) "POD" "$(POD_NAME)" "NODE" "$(NODE_NAME)" "BIND" (printf "0.0.0.0:%d" (int .container.port)) "ADVERTISE" "$(POD_IP)" "COORDINATORS" (printf "%s-coordinator:7070" (include "omni.fullname" .root)) "DEVICE" $device "DTYPE" $values.dtype "THREADS" $values.threads "ARENA" "/run/omni" "DRAIN" .root.Values.requestTimeout "METRICS_HOST" "0.0.0.0" "METRICS_PORT" .container.metrics "HEALTH_PORT" .container.health }}
+{{- $owned := dict
+  "FAMILY" .family "PIPELINE" (printf "/etc/omni/pipelines/%s.json" .pipeline) "STAGE" (join "," .container.stages)
+  "REPLICA" (printf "$(POD_NAME)-%s" .container.process) "POD" "$(POD_NAME)" "NODE" "$(NODE_NAME)"
+  "BIND" (printf "0.0.0.0:%d" (int .container.port)) "ADVERTISE" "$(POD_IP)"
+  "COORDINATORS" (printf "%s-coordinator:7070" (include "omni.fullname" .root)) "DEVICE" $device
+  "DTYPE" $values.dtype "THREADS" $values.threads "ARENA" "/run/omni" "DRAIN" .root.Values.requestTimeout
+  "METRICS_HOST" "0.0.0.0" "METRICS_PORT" .container.metrics "HEALTH_PORT" .container.health }}
 {{- $owned = merge $owned (include "omni.tlsSettings" .root | fromJson) }}
 {{- if ne .weights.source "none" }}{{ $_ := set $owned "MODEL" "/weights" }}{{ end }}
 {{- $env := list (dict "name" "OMP_NUM_THREADS" "value" (toString $values.threads)) }}
@@ -63,7 +73,9 @@
 {{- $env = append $env (dict "name" "PYTORCH_CUDA_ALLOC_CONF" "value" (printf "per_process_memory_fraction:%v" .)) }}
 {{- end }}
 {{- $index := .container.index }}
-- {{ include "omni.container" (dict "root" .root "name" (replace "_" "-" .container.process) "image" (include "omni.stageImage" .) "prefix" "OMNI_STAGE_" "owned" $owned "settings" $values.settings "env" (concat $env $values.env) "pod" true) | nindent 2 | trim }}
+- {{ include "omni.container" (dict
+  "root" .root "name" (replace "_" "-" .container.process) "image" (include "omni.stageImage" .)
+  "prefix" "OMNI_STAGE_" "owned" $owned "settings" $values.settings "env" (concat $env $values.env) "pod" true) | nindent 2 | trim }}
   ports:
     {{- range $n, $stage := .container.stages }}
     - {name: {{ ternary (printf "grpc-%v" $index) (printf "grpc-%v-%d" $index $n) (eq $n 0) }}, containerPort: {{ add $.container.port $n }}}

@@ -54,7 +54,9 @@
 apiVersion: v1
 kind: Secret
 metadata:
-  {{- $keep := dict "omni.dev/made-for" $made "omni.dev/renew-after" (ternary (default "0" (get $notes "omni.dev/renew-after")) (toString $renew) $kept) }}
+  {{- $keep := dict
+    "omni.dev/made-for" $made
+    "omni.dev/renew-after" (ternary (default "0" (get $notes "omni.dev/renew-after")) (toString $renew) $kept) }}
   {{- include "omni.metadata" (dict "root" .root "name" .name "component" .component "annotations" $keep) | nindent 2 }}
 type: kubernetes.io/tls
 data:

@@ -2,7 +2,9 @@
 
 {{/* Bytes of a quantity such as 256Mi. */}}
 {{- define "omni.bytes" -}}
-{{- $units := dict "Ki" 1024 "Mi" 1048576 "Gi" 1073741824 "Ti" 1099511627776 "k" 1000 "M" 1000000 "G" 1000000000 "T" 1000000000000 "" 1 }}
+{{- $units := dict
+  "Ki" 1024 "Mi" 1048576 "Gi" 1073741824 "Ti" 1099511627776 "k" 1000 "M" 1000000 "G" 1000000000 "T" 1000000000000
+  "" 1 }}
 {{- $quantity := kindIs "float64" . | ternary (int64 . | toString) (toString .) }}
 {{- $number := regexFind "^[0-9]+" $quantity }}
 {{- mul (int64 $number) (get $units (trimPrefix $number $quantity)) }}

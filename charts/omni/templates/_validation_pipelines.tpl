@@ -15,7 +15,9 @@
 {{- if not $graph }}{{ $graph = .root.Files.Get (printf "files/pipelines/%s.json" $given.family) | fromJson }}{{ end }}
 {{- include "omni.validate.stages" (dict "path" $path "given" $given "graph" $graph) }}
 {{- $weights := mergeOverwrite (deepCopy .root.Values.weightsDefaults) (deepCopy (default dict $given.weights)) }}
-{{- include "omni.validate.weights" (dict "path" (printf "%s.weights" $path) "weights" $weights "known" (get $families $given.family) "family" $given.family "root" .root) }}
+{{- include "omni.validate.weights" (dict
+  "path" (printf "%s.weights" $path) "weights" $weights "known" (get $families $given.family) "family" $given.family
+  "root" .root) }}
 {{- end }}
 
 {{/* Names that are not there, and stages that cannot be where they are put. */}}
@@ -80,7 +82,8 @@
 {{- fail (printf "%s.source is '%s', which the family '%s' does not have: take %s." .path $weights.source .family (join ", " .known.sources)) }}
 {{- end }}
 {{- end }}
-{{- range $source, $needed := dict "hub" (list "hub" "id") "volume" (list "volume" "claim") "image" (list "image" "reference") }}
+{{- range $source, $needed := dict
+  "hub" (list "hub" "id") "volume" (list "volume" "claim") "image" (list "image" "reference") }}
 {{- if and (eq $weights.source $source) (not (get (get $weights (first $needed)) (last $needed))) }}
 {{- fail (printf "%s.%s is empty: with %s.source %s it must say where the weights are." $.path (join "." $needed) $.path $source) }}
 {{- end }}
@@ -101,7 +104,9 @@
 {{- $path := printf "pipelines.%s.placementGroups.%s" $group.pipeline $group.group }}
 {{- include "omni.validate.scaling" (dict "path" $path "own" $group.own "values" $group.values "root" $.root) }}
 {{- include "omni.validate.gpu" (dict "path" $path "group" $group "root" $.root) }}
-{{- include "omni.validate.weights" (dict "path" (printf "%s.weights" $path) "weights" $group.weights "known" (get $families $group.family) "family" $group.family "root" $.root) }}
+{{- include "omni.validate.weights" (dict
+  "path" (printf "%s.weights" $path) "weights" $group.weights "known" (get $families $group.family)
+  "family" $group.family "root" $.root) }}
 {{- include "omni.validate.relay" (dict "path" $path "relay" $group.values.relay "root" $.root) }}
 {{- if hasKey $names $group.name }}
 {{- fail (printf "%s and %s both make objects named '%s': give one of them another name." $path (get $names $group.name) $group.name) }}
