@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+import queue
 import socket
 import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -16,6 +18,7 @@ import pytest
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_service_pb2_grpc
 from pydantic import ValidationError
 from pydantic_settings import SettingsConfigDict
+from tests.unit.relay.wire.authority import Authority
 
 from omni_common.request import TraceContext
 from omni_common.settings import ServiceSettings
@@ -30,19 +33,23 @@ class ThingSettings(ServiceSettings):
 class Collector(trace_service_pb2_grpc.TraceServiceServicer):
     def __init__(self) -> None:
         self.requests: list[Any] = []
+        self.metadata: set[tuple[str, str | bytes]] = set()
         self.came = threading.Event()
 
     def Export(self, request: Any, context: Any) -> Any:
         self.requests.append(request)
+        self.metadata |= set(context.invocation_metadata())
         self.came.set()
         return trace_service_pb2.ExportTraceServiceResponse()
 
 
 @contextmanager
-def serving(collector: Collector, address: str = "127.0.0.1:0") -> Iterator[int]:
+def serving(
+    collector: Collector, address: str = "127.0.0.1:0", credentials: grpc.ServerCredentials | None = None
+) -> Iterator[int]:
     server = grpc.server(ThreadPoolExecutor(2))
     trace_service_pb2_grpc.add_TraceServiceServicer_to_server(collector, server)  # type: ignore[no-untyped-call]
-    port = server.add_insecure_port(address)
+    port = server.add_secure_port(address, credentials) if credentials else server.add_insecure_port(address)
     server.start()
     yield port
     server.stop(None).wait()
@@ -81,6 +88,19 @@ def test_spans_say_who_made_them_and_leave_at_the_latest_at_the_end(form: str) -
     assert {one.key: len(one.value.string_value) for one in span.attributes}[spans.ROUTE] == 128
 
 
+def test_https_goes_to_whom_the_certificate_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = Authority(tmp_path, "ca").issue("localhost")
+    credentials = grpc.ssl_server_credentials([(files.key.read_bytes(), files.cert.read_bytes())])
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_CERTIFICATE", str(files.ca))
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", "api-key=abc")
+    collector = Collector()
+    with serving(collector, "localhost:0", credentials) as port:
+        with exporting(f"https://localhost:{port}"):
+            tracing.end(tracing.begin("thing", TraceContext()))
+        assert collector.came.wait(5)
+    assert ("api-key", "abc") in collector.metadata
+
+
 @pytest.mark.parametrize("port", ["silent", "nobody"])
 def test_a_collector_that_does_not_answer_holds_nothing_up(port: str, caplog: pytest.LogCaptureFixture) -> None:
     with silent() as taken, caplog.at_level(logging.DEBUG):
@@ -95,36 +115,48 @@ def test_a_collector_that_does_not_answer_holds_nothing_up(port: str, caplog: py
     assert not [record for record in caplog.records if record.name.startswith("opentelemetry")]
 
 
-def test_that_it_cannot_deliver_is_said_once_and_so_is_that_it_can(caplog: pytest.LogCaptureFixture) -> None:
+def test_that_it_cannot_deliver_is_said_once_and_so_is_that_it_can() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
-    collector, said = Collector(), threading.Event()
-    heard = _Heard(said)
-    logger = logging.getLogger("omni_common.telemetry.export")
-    logger.addHandler(heard)
-    try:
-        with exporting(f"127.0.0.1:{port}"):
-            for _ in range(2):
-                tracing.end(tracing.begin("thing", TraceContext()))
-                assert said.wait(20)
-            with serving(collector, f"127.0.0.1:{port}"):
-                while not collector.came.wait(0.5):
-                    tracing.end(tracing.begin("thing", TraceContext()))
-    finally:
-        logger.removeHandler(heard)
-    told = [record.getMessage() for record in caplog.records if record.name == logger.name]
-    assert told.count("traces cannot be delivered and are dropped") == 1
+        endpoint = f"127.0.0.1:{taken.getsockname()[1]}"
+    with hearing(endpoint) as heard, exporting(endpoint):
+        for _ in range(3):
+            tracing.end(tracing.begin("thing", TraceContext()))
+        assert heard.next() == "traces cannot be delivered and are dropped"
+        tracing.end(tracing.begin("thing", TraceContext()))
+        collector = Collector()
+        with serving(collector, endpoint):
+            tracing.end(tracing.begin("thing", TraceContext()))
+            assert collector.came.wait(20)
+            assert heard.next() == "traces are delivered again"
 
 
-class _Heard(logging.Handler):
-    """Sets the event when a warning comes."""
+class Heard(logging.Handler):
+    """What is said of one endpoint; exporters of earlier tests may still speak of theirs."""
 
-    def __init__(self, said: threading.Event) -> None:
-        super().__init__(logging.WARNING)
-        self._said = said
+    def __init__(self, endpoint: str) -> None:
+        super().__init__()
+        self._endpoint = endpoint
+        self._said: queue.Queue[str] = queue.Queue()
 
     def emit(self, record: logging.LogRecord) -> None:
-        self._said.set()
+        if vars(record).get("endpoint") == self._endpoint and "exported" not in record.getMessage():
+            self._said.put(record.getMessage())
+
+    def next(self) -> str:
+        return self._said.get(timeout=20)
+
+
+@contextmanager
+def hearing(endpoint: str) -> Iterator[Heard]:
+    logger, heard = logging.getLogger("omni_common.telemetry.export"), Heard(endpoint)
+    level = logger.level
+    logger.addHandler(heard)
+    logger.setLevel(logging.INFO)
+    try:
+        yield heard
+    finally:
+        logger.removeHandler(heard)
+        logger.setLevel(level)
 
 
 @pytest.mark.parametrize("endpoint", ["collector:4317", "http://[::1]:4317", "https://traces.example.com:443"])
