@@ -8,7 +8,6 @@ from collections.abc import Iterator, Mapping
 from pathlib import PurePosixPath
 
 import pytest
-from pydantic import ValidationError
 from tests.chart.conftest import Renderer
 from tests.chart.documents import Document, Render, environment, port_of
 from tests.chart.edges import pipelines
@@ -34,15 +33,8 @@ MESH_TLS = ("TLS_CERT", "TLS_KEY", "TLS_CA")
 
 
 def test_every_service_takes_its_environment(rendered: Render) -> None:
-    taken = set()
-    for where, container, prefix in _services(rendered):
-        given = {name: value for name, value in _filled_in(container).items() if name.startswith(prefix)}
-        try:
-            _take(SERVICES[prefix], prefix, given)
-        except (ValidationError, ValueError) as error:
-            pytest.fail(f"{where} would not start: {error}")
-        taken.add(prefix)
-    assert taken == set(SERVICES)
+    assert list(refusals(rendered)) == []
+    assert {prefix for _, _, prefix in _services(rendered)} == set(SERVICES)
 
 
 def test_the_step_that_fetches_weights_takes_its_environment(rendered: Render) -> None:
@@ -135,6 +127,16 @@ def test_a_misspelt_setting_would_be_seen(render: Renderer) -> None:
     given = {name: value for name, value in _filled_in(container).items() if name.startswith(prefix)}
     with pytest.raises(ValueError, match="Extra inputs"):
         _take(SERVICES[prefix], prefix, {**given, f"{prefix}METRICS_PROT": "9000"})
+
+
+def refusals(render: Render) -> Iterator[str]:
+    """What services would say to their environments when they start, if it is not to their liking."""
+    for where, container, prefix in _services(render):
+        given = {name: value for name, value in _filled_in(container).items() if name.startswith(prefix)}
+        try:
+            _take(SERVICES[prefix], prefix, given)
+        except ValueError as error:
+            yield f"{where} would not start: {error}"
 
 
 def _take(service: type[ServiceSettings], prefix: str, given: Mapping[str, str]) -> None:

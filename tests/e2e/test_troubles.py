@@ -3,6 +3,7 @@ not there."""
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
@@ -80,7 +81,8 @@ def test_a_stage_that_waits_for_a_gpu_is_explained(doubled: Release) -> None:
 def _doctor(release: Release) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "omni_cli", "doctor", "--namespace", release.namespace, "--release", release.name]
     command += ["--kubeconfig", environment("KUBECONFIG")]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    wide = {**os.environ, "COLUMNS": "400"}  # a line of its own for each sentence
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, env=wide, check=False)
 
 
 def _gone(release: Release, deployment: str) -> None:
