@@ -65,10 +65,14 @@ def test_a_stage_grows_and_shrinks_under_load(replicas: int, doubled: Release, c
 def test_a_stage_that_waits_for_a_gpu_is_explained(doubled: Release) -> None:
     group = f"pipelines.{PIPELINE}.placementGroups.talker.gpu"
     gpus = [f"--set={group}.mode=devicePlugin", f"--set={group}.resourceName=example.com/no-such-gpu"]
+    talker = f"{doubled.name}-{PIPELINE}-talker"
+    before = doubled.pods_of(talker)
     doubled.helm("upgrade", doubled.name, CHART, *doubled.values, *TWO, *gpus)
     try:
-        pending = ["wait", "pod", "--for=jsonpath={.status.phase}=Pending", "--timeout=120s"]
-        doubled.kubectl(*pending, "--selector", "omni.dev/placement-group=talker")
+        one_too_few = "--for=jsonpath={.status.unavailableReplicas}=1"
+        doubled.kubectl("wait", f"deployment/{talker}", one_too_few, "--timeout=120s")
+        (newcomer,) = set(doubled.pods_of(talker)) - set(before)
+        doubled.kubectl("wait", f"pod/{newcomer}", "--for=condition=PodScheduled=False", "--timeout=120s")
         told = _doctor(doubled)
         assert told.returncode != 0
         assert "talker" in told.stdout
