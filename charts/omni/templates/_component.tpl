@@ -11,6 +11,7 @@ spec:
   replicas: {{ .values.replicas }}
   {{- end }}
   revisionHistoryLimit: 3
+  minReadySeconds: {{ .values.minReadySeconds }}
   progressDeadlineSeconds: {{ add (int64 .values.startupSeconds) (int64 (include "omni.grace" .)) 60 }}
   strategy:
     {{- toYaml .values.strategy | nindent 4 }}
