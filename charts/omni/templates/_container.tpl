@@ -12,6 +12,8 @@ capabilities: {drop: [ALL]}
 name: {{ .name }}
 image: {{ .image }}
 imagePullPolicy: {{ .root.Values.image.pullPolicy }}
+{{- /* A process that cannot go on says why in its last line: it outlives the log here, for `kubectl describe` and the doctor. */}}
+terminationMessagePolicy: FallbackToLogsOnError
 securityContext:
   {{- include "omni.containerSecurity" .root | nindent 2 }}
 env:

@@ -7,6 +7,7 @@
 - name: weights
   image: {{ include "omni.stageImage" . }}
   imagePullPolicy: {{ .root.Values.image.pullPolicy }}
+  terminationMessagePolicy: FallbackToLogsOnError
   command: [tini, --, python, -m, omni_stage.weights]
   securityContext:
     {{- include "omni.containerSecurity" .root | nindent 4 }}
