@@ -19,10 +19,9 @@ from typing import Any, ClassVar
 
 import yaml
 from tests.lab import kube_wire
-from tests.lab.kube_store import CLUSTER_WIDE, KINDS, Object, Place, Refusal, Store
+from tests.lab.kube_discovery import discovery
+from tests.lab.kube_store import KINDS, Object, Place, Refusal, Store
 
-GIT_VERSION = "v1.36.0"
-_VERBS = ["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"]
 _WATCH_SECONDS = 60.0
 _NO_OPENAPI = b"\x0a\x032.0"  # a schema without types: clients then leave validation to the server
 _OPENAPI_TYPE = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf"
@@ -98,7 +97,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
                 self._write(200, b"ok", "text/plain")
             elif url.path == "/openapi/v2":
                 self._write(200, _NO_OPENAPI, _OPENAPI_TYPE)
-            elif (found := _discovery(url.path)) is not None:
+            elif (found := discovery(url.path)) is not None:
                 self._answer(200, found)
             else:
                 self._on_objects(_Target.of(url.path), query, body)
@@ -230,42 +229,6 @@ def _has_labels(labels: dict[str, str], selector: str) -> bool:
         elif (key not in labels) if not equals else (labels.get(key) != value):
             return False
     return True
-
-
-def _discovery(path: str) -> Object | None:
-    groups: dict[str, list[Object]] = {}
-    for group_version in KINDS:
-        if "/" in group_version:
-            group, version = group_version.split("/")
-            groups.setdefault(group, []).append({"groupVersion": group_version, "version": version})
-    match path.strip("/").split("/"):
-        case ["version"]:
-            _, minor, _ = GIT_VERSION.split(".")
-            return {"major": "1", "minor": minor, "gitVersion": GIT_VERSION}
-        case ["api"]:
-            return {"kind": "APIVersions", "versions": ["v1"]}
-        case ["apis"]:
-            listed = [{"name": name, "versions": all_, "preferredVersion": all_[0]} for name, all_ in groups.items()]
-            return {"kind": "APIGroupList", "apiVersion": "v1", "groups": listed}
-        case ["api", "v1"]:
-            return _resources("v1")
-        case ["apis", group, version] if f"{group}/{version}" in KINDS:
-            return _resources(f"{group}/{version}")
-    return None
-
-
-def _resources(group_version: str) -> Object:
-    resources = [
-        {
-            "name": name,
-            "singularName": kind.lower(),
-            "namespaced": name not in CLUSTER_WIDE,
-            "kind": kind,
-            "verbs": _VERBS,
-        }
-        for name, kind in KINDS[group_version].items()
-    ]
-    return {"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": group_version, "resources": resources}
 
 
 def _merge(before: Any, patch: Any) -> Any:
