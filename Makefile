@@ -73,10 +73,15 @@ demo: setup ## A sentence spoken and heard, a question about a photo answered, t
 up: setup $(if $(QWEN),$(filter $(TINY),$(MODEL))) ## The mesh on this machine until Ctrl-C
 	@$(BIN)/omni up $(PIPELINES:%=--pipeline %) $(if $(QWEN),--model 'qwen3-omni=$(MODEL)') --port $(PORT)
 
-test: setup tests/clients/node_modules/.ready ## All tests that need no GPU, the fast ones first
+# Helm and kubectl, for the tests of the chart; without them those are skipped and say so.
+.PHONY: chart-tools
+chart-tools: setup
+	-@$(BIN)/python -m tests.chart.tools >/dev/null
+
+test: setup chart-tools tests/clients/node_modules/.ready ## All tests that need no GPU, the fast ones first
 	$(PYTEST) tests/unit tests/contract tests/chart tests/observability tests/integration tests/voices tests/parity
 
-test-unit test-contract test-chart test-observability test-integration test-voices test-parity: test-%: setup \
+test-unit test-contract test-chart test-observability test-integration test-voices test-parity: test-%: setup chart-tools \
 		tests/clients/node_modules/.ready
 	$(PYTEST) tests/$*
 

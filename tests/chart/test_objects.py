@@ -139,11 +139,11 @@ def test_short_and_long_names_hold(release: str, render: Renderer) -> None:
 
 
 def replicas(render: Render, pod: Pod) -> int:
-    """At least, autoscaled or not."""
+    """At most, autoscaled or not."""
     name = pod.owner["metadata"]["name"]
     for one in render.of("HorizontalPodAutoscaler", "ScaledObject"):
         if one["spec"]["scaleTargetRef"]["name"] == name:
-            return int(one["spec"].get("minReplicas", one["spec"].get("minReplicaCount")))
+            return int(one["spec"].get("maxReplicas", one["spec"].get("maxReplicaCount")))
     return int(pod.owner["spec"].get("replicas", 1))
 
 

