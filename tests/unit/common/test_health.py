@@ -6,6 +6,7 @@ import json
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -181,6 +182,27 @@ def test_every_heart_has_to_beat_and_the_one_that_does_not_is_named_once(caplog:
     step = float("-inf")
     assert not hearts.beat()
     assert [vars(record)["what"] for record in caplog.records] == ["scheduler", "scheduler"]
+
+
+def test_calls_whose_request_never_comes_hold_up_no_probe_and_do_not_last() -> None:
+    def silence() -> Iterator[Any]:
+        over.wait(PATIENCE)
+        yield from ()
+
+    over = threading.Event()
+    with (
+        serve_health("127.0.0.1", 0, ready=lambda: True, alive=lambda: True) as port,
+        grpc.insecure_channel(f"127.0.0.1:{port}") as theirs,
+        grpc.insecure_channel(f"127.0.0.1:{port}", options=[("grpc.use_local_subchannel_pool", 1)]) as kubelets,
+    ):
+        check: Any = theirs.stream_unary("/grpc.health.v1.Health/Check")
+        half = check.future(silence(), wait_for_ready=True)
+        theirs_too = health_pb2_grpc.HealthStub(theirs)  # on their connection, so the half call came before
+        for health in (theirs_too, health_pb2_grpc.HealthStub(kubelets)):
+            answer = health.Check(health_pb2.HealthCheckRequest(service="liveness"), timeout=PATIENCE)
+            assert answer.status == SERVING
+        assert half.exception(PATIENCE).code() is grpc.StatusCode.UNAVAILABLE
+        over.set()
 
 
 def test_no_port_serves_nothing() -> None:

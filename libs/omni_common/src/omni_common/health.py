@@ -29,6 +29,9 @@ PULSE = 0.5
 """Seconds between two beats of the event loop."""
 
 _ASKERS = 16
+_CONNECTION = 5.0
+"""Seconds that a connection lives. A call whose request never comes holds a thread for as long, and one thread alone
+would be all that it takes to have the kubelet kill the process."""
 _GRACE = 0.5
 
 
@@ -84,8 +87,14 @@ def serve_health(
         yield None
         return
     server = grpc.server(
-        ThreadPoolExecutor(max_workers=1, thread_name_prefix="health"),
-        options=[("grpc.so_reuseport", 0), ("grpc.max_receive_message_length", 4096)],
+        ThreadPoolExecutor(max_workers=_ASKERS, thread_name_prefix="health"),
+        options=[
+            ("grpc.so_reuseport", 0),
+            ("grpc.max_receive_message_length", 4096),
+            ("grpc.max_concurrent_streams", _ASKERS // 4),
+            ("grpc.max_connection_age_ms", int(_CONNECTION * 1000)),
+            ("grpc.max_connection_age_grace_ms", int(_GRACE * 1000)),
+        ],
         maximum_concurrent_rpcs=_ASKERS,
     )
     health_pb2_grpc.add_HealthServicer_to_server(_Probes({"": ready, READINESS: ready, LIVENESS: alive}), server)
@@ -102,7 +111,7 @@ def serve_health(
 
 
 class _Probes(health_pb2_grpc.HealthServicer):  # type: ignore[misc]  # the package has no types
-    """Looks when it is asked. `Watch` stays unimplemented: each watcher would hold the thread that probes need."""
+    """Looks when it is asked. `Watch` stays unimplemented: each watcher would hold a thread that probes need."""
 
     def __init__(self, services: dict[str, Callable[[], bool]]) -> None:
         self._services = services
