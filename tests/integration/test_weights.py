@@ -134,6 +134,15 @@ def test_files_that_somebody_else_put_there_are_left_alone(site: Path, tmp_path:
     assert (tmp_path / "fish.json").read_text() == "mine"
 
 
+def test_a_volume_whose_first_pod_ended_before_its_first_file_is_filled(site: Path, tmp_path: Path) -> None:
+    volume = tmp_path / "volume"
+    volume.mkdir()
+    (volume / ".omni-weights.lock").touch()
+    (volume / ".omni-weights.json.new").write_text("half a rec")
+    assert Step(site, volume).ended()[0] == 0
+    assert not (volume / ".omni-weights.json.new").exists()
+
+
 def test_a_filled_volume_is_only_looked_at(site: Path, tmp_path: Path) -> None:
     assert f"{tmp_path} does not hold the weights of 'fish'" in Step(site, tmp_path, source="volume").refused()
     for name in ("fish.json", "a.safetensors"):

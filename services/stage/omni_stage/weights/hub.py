@@ -132,4 +132,5 @@ def _asked(hub_id: str, ask: Callable[[], T]) -> T:
             f"The hub has no model {hub_id}, or shows it to nobody without the right HF_TOKEN."
         ) from error
     except (HfHubHTTPError, httpx.HTTPError, OSError) as error:
-        raise WeightsError(f"{hub_id} cannot be fetched: {str(error).splitlines()[0]}") from error
+        why = (str(error).splitlines() or [type(error).__name__])[0]  # httpx has errors that say nothing
+        raise WeightsError(f"{hub_id} cannot be fetched: {why}") from error

@@ -22,9 +22,10 @@ from omni_stage.weights.errors import WeightsError
 logger = logging.getLogger(__name__)
 
 _RECORD = ".omni-weights.json"
+_NEW_RECORD = f"{_RECORD}.new"
 _LOCK = ".omni-weights.lock"
-# What a file system has of its own.
-_NOT_WEIGHTS = frozenset({"lost+found", _RECORD, _LOCK})
+# What a file system has of its own, and what a pod may leave that ends before its first file.
+_NOT_WEIGHTS = frozenset({"lost+found", _RECORD, _NEW_RECORD, _LOCK})
 _LOCK_TRIES = 1.0  # seconds; no file system wakes a waiter that is on another machine
 
 Wanted = Mapping[str, str]
@@ -102,7 +103,7 @@ def _read(folder: Path) -> dict[str, dict[str, str]] | None:
 
 
 def _write(folder: Path, wanted: Wanted, *, whole: bool) -> None:
-    new = folder / f"{_RECORD}.new"
+    new = folder / _NEW_RECORD
     new.write_text(json.dumps({"of": dict(wanted), "whole": whole}, indent=2) + "\n")
     new.rename(folder / _RECORD)
 
