@@ -1,7 +1,9 @@
 """What files say that change while the process runs: certificates and keys, which a Secret brings and renews.
 
 A change is seen by what the file system says of the files, so a Secret's swapped link counts, too. What cannot be used
-leaves the old in use, with one line in the log; at the start there is no old one, and the process says why it ends.
+leaves the old in use, with one line in the log, and is tried again: a process without descriptors cannot read what is
+right, and a certificate of a clock that is ahead becomes valid. At the start there is no old one, and the process says
+why it ends.
 """
 
 from __future__ import annotations
@@ -35,20 +37,26 @@ class Watched(Generic[T]):
         self._what = what
         self._files = files
         self._load = load
+        self._why = ""
         self._seen = self._look()
         self.now: T = load()
 
     def refresh(self) -> None:
-        """Reads the files again if they changed. Blocks for as long as that takes."""
+        """Reads the files again if they changed, or could not be used. Blocks for as long as that takes."""
         seen = self._look()
-        if seen == self._seen:
+        if seen == self._seen and not self._why:
             return
+        told = self._why if seen == self._seen else ""
         self._seen = seen  # before they are read: a change in the middle is one more change
         try:
             self.now = self._load()
         except Unusable as error:
-            logger.warning("new files cannot be used; the old ones stay", extra={"what": self._what, "why": str(error)})
+            self._why = str(error)
+            if self._why != told:
+                about = {"what": self._what, "why": self._why}
+                logger.warning("new files cannot be used; the old ones stay", extra=about)
             return
+        self._why = ""
         logger.info("new files are used", extra={"what": self._what})
 
     def _look(self) -> object:

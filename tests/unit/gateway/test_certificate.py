@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 from cryptography.x509.oid import ExtendedKeyUsageOID
+from tests.descriptors import no_descriptors
 from tests.unit.relay.wire.authority import DAY, SERVER_ONLY, Authority
 
 from omni_gateway.http.certificate import load_certificate
@@ -69,7 +70,9 @@ def test_what_callers_would_refuse_is_refused_in_a_sentence(tmp_path: Path) -> N
         assert str(caught.value).endswith(".")
 
 
-def test_files_are_read_again_when_they_change_and_only_then(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_files_are_read_again_when_they_change_or_were_bad_and_only_then(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     caplog.set_level(logging.INFO)
     path, reads = tmp_path / "file", 0
     path.write_text("one")
@@ -89,23 +92,36 @@ def test_files_are_read_again_when_they_change_and_only_then(tmp_path: Path, cap
     path.write_text("bad")
     for _ in range(3):
         watched.refresh()
-    assert (watched.now, reads) == ("one", 2)
+    assert (watched.now, reads) == ("one", 4)
 
     path.unlink()
     for _ in range(3):
         watched.refresh()
-    assert (watched.now, reads) == ("one", 3)
+    assert (watched.now, reads) == ("one", 7)
 
     # As a kubelet does it: the name leads to another folder at once.
     other = tmp_path / "other"
     other.write_text("two")
     path.symlink_to(other)
-    watched.refresh()
-    assert watched.now == "two"
+    for _ in range(3):
+        watched.refresh()
+    assert (watched.now, reads) == ("two", 8)
 
     said = [(record.levelname, vars(record).get("why")) for record in caplog.records]
     assert [level for level, _ in said] == ["WARNING", "WARNING", "INFO"]
     assert said[0][1] == "It is bad."
+
+
+def test_files_that_could_not_be_opened_are_used_once_they_can_be(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_text("old")
+    watched = Watched("the file", (path,), lambda: read(path))
+    path.write_text("renewed")
+    with no_descriptors():
+        watched.refresh()
+    assert watched.now == b"old"
+    watched.refresh()
+    assert watched.now == b"renewed"
 
 
 def test_files_that_were_never_good_are_an_error(tmp_path: Path) -> None:

@@ -6,7 +6,8 @@ and the CA must sign for nobody outside the mesh.
 
 What is read is tried before it is used, by a TLS handshake with itself in memory. That finds just what a peer would
 find: an expired certificate, one of another CA, a key that does not fit, a use that is not allowed. New files that do
-not stand the trial (or are half written) leave the old ones in use, with one line in the log.
+not stand the trial (or are half written) leave the old ones in use, with one line in the log, and are tried again: of a
+clock that is ahead, they become valid.
 
 The contexts are for the relay's sockets: TLS 1.3 only and no session tickets, so that nothing is resumed and every
 connection checks the certificates of its day. gRPC brings its own TLS and takes the PEM text.
@@ -17,12 +18,14 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import logging
+import math
 import re
 import ssl
 import threading
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from omni_common.clock import Clock, monotonic
 from omni_common.telemetry import names
 
 logger = logging.getLogger(__name__)
@@ -32,6 +35,9 @@ _FLIGHTS = 4
 
 _READINGS = 3
 """How often files are read that change while they are being read."""
+
+_AGAIN = 10.0
+"""Seconds after which files that could not be used are tried again, if anybody asks."""
 
 _CERTIFICATE = re.compile(r"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", re.DOTALL)
 
@@ -60,9 +66,12 @@ class Loaded:
 class Certificates:
     """The files, and what was last read from them. Any thread."""
 
-    def __init__(self, cert: Path, key: Path, ca: Path) -> None:
+    def __init__(self, cert: Path, key: Path, ca: Path, clock: Clock = monotonic) -> None:
         self._files = (cert, key, ca)
+        self._clock = clock
         self._seen: object = None
+        self._again = math.inf
+        self._why = ""
         self._loaded: Loaded | None = None
         self._lock = threading.Lock()
 
@@ -70,7 +79,9 @@ class Certificates:
         """For a new connection. Raises OSError or ValueError, as `load`, only if nothing good was ever read."""
         with self._lock:
             seen = self._look()
-            if self._loaded is None or seen != self._seen:
+            if self._loaded is None or seen != self._seen or self._clock() >= self._again:
+                if seen != self._seen:
+                    self._why = ""
                 self._loaded = self._reload()
                 self._seen = seen
             return self._loaded
@@ -87,12 +98,16 @@ class Certificates:
 
     def _reload(self) -> Loaded:
         try:
-            return load(*self._files)
+            loaded = load(*self._files)
         except (OSError, ValueError) as error:
             if self._loaded is None:
                 raise
-            logger.warning("new certificates cannot be used; the old ones stay", extra={"why": str(error)})
+            if str(error) != self._why:
+                logger.warning("new certificates cannot be used; the old ones stay", extra={"why": str(error)})
+            self._why, self._again = str(error), self._clock() + _AGAIN
             return self._loaded
+        self._why, self._again = "", math.inf
+        return loaded
 
 
 def load(cert: Path, key: Path, ca: Path) -> Loaded:

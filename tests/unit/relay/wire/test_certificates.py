@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.serialization import (
     PrivateFormat,
     load_pem_private_key,
 )
+from tests.descriptors import no_descriptors
 from tests.unit.relay.wire.authority import DAY, SERVER_ONLY, Authority, Files
 from tests.unit.relay.wire.meeting import LINK, PATIENCE, TOKEN, Door
 
@@ -192,6 +193,28 @@ def test_new_certificates_that_are_no_good_leave_the_old_ones_in_use(
     files.key.write_bytes(good)
     assert certificates.current() is not before
     assert certificates.current().fingerprint == before.fingerprint
+
+
+def test_new_certificates_that_could_not_be_opened_are_used_a_while_later(
+    authority: Authority, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    now = 100.0
+    files = authority.issue("renewed.mesh", folder=tmp_path)
+    certificates = Certificates(files.cert, files.key, files.ca, clock=lambda: now)
+    before = certificates.current()
+    authority.issue("renewed.mesh", folder=tmp_path)
+    with no_descriptors():
+        assert certificates.current() is before
+        now = 200.0
+        assert certificates.current() is before
+        assert certificates.current() is before
+    assert [vars(record)["why"] for record in caplog.records] == [f"{files.cert} cannot be read (Too many open files)"]
+    assert certificates.current() is before
+    now = 300.0
+    after = certificates.current()
+    assert after.fingerprint != before.fingerprint
+    now = 400.0
+    assert certificates.current() is after
 
 
 @protected
