@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.chart.helm import CHART, NAMESPACE, RELEASE, Helm, Refused
 from tests.lab.kube_server import FakeCluster, cluster
-from tests.lab.kube_store import Object, Place
+from tests.lab.kube_store import KINDS, Object, Place
 
 RENEW = "omni.dev/renew-after"
 
@@ -61,6 +62,15 @@ def test_a_kind_that_the_cluster_does_not_know_is_refused(
     with pytest.raises(Refused) as refused:
         _render(connected, values)
     assert sentence in str(refused.value)
+
+
+def test_a_gateway_api_without_policies_for_backends_is_refused(
+    connected: Helm, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setitem(KINDS, "gateway.networking.k8s.io/v1", {"httproutes": "HTTPRoute"})
+    unasked = Helm(connected.major, tmp_path, connected.environment)  # what it has heard of the cluster, it keeps
+    with pytest.raises(Refused, match=r"backendTLSPolicy is true, but the cluster does not have .*/BackendTLSPolicy"):
+        _render(unasked, {"gateway": {"route": {"enabled": True, "parentRefs": [{"name": "a"}]}}})
 
 
 def test_certificates_are_made_anew_when_they_must_be_and_only_those(connected: Helm, fake: FakeCluster) -> None:

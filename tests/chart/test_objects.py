@@ -112,6 +112,30 @@ def test_updates_take_no_capacity_away(rendered: Render) -> None:
         assert (spare["maxUnavailable"] == 0) != (gpu and spare["maxSurge"] == 0), one["metadata"]["name"]
 
 
+def test_a_rollout_finds_room_where_every_node_has_a_pod_already(rendered: Render) -> None:
+    for pod in rendered.standing:
+        for spread in pod.spec["topologySpreadConstraints"]:
+            assert spread["matchLabelKeys"] == ["pod-template-hash"], pod.name
+            assert spread["nodeTaintsPolicy"] == "Honor", f"{pod.name}: the control plane's nodes count as empty"
+
+
+def test_a_spread_with_its_own_selector_is_left_alone(render: Renderer) -> None:
+    mine = {
+        "maxSkew": 1,
+        "topologyKey": "rack",
+        "whenUnsatisfiable": "DoNotSchedule",
+        "nodeTaintsPolicy": "Ignore",
+        "labelSelector": {"matchLabels": {"a": "b"}},
+    }
+    pods = render({"podDefaults": {"topologySpreadConstraints": [mine]}}).standing
+    assert all(pod.spec["topologySpreadConstraints"] == [mine] for pod in pods)
+
+
+def test_pods_may_be_recreated(render: Renderer) -> None:
+    for one in render({"podDefaults": {"strategy": {"type": "Recreate"}}}).of("Deployment"):
+        assert one["spec"]["strategy"] == {"type": "Recreate"}, "bounds of a rolling update are refused beside it"
+
+
 def test_secrets_and_config_maps_that_pods_name_are_there(rendered: Render) -> None:
     there = {
         (one["kind"], one["metadata"]["name"]) for one in rendered.of("Secret", "ConfigMap", "PersistentVolumeClaim")

@@ -160,6 +160,27 @@ def test_every_replica_of_a_claim_has_gpus_of_its_own(render: Renderer) -> None:
         assert all(one["resources"]["claims"] == [{"name": claim["name"]}] for one in users)
 
 
+def test_another_claim_has_another_name_since_kubernetes_lets_nobody_change_one(render: Renderer) -> None:
+    def named(count: int) -> set[str]:
+        gpus = {"groupDefaults": {"gpu": {"mode": "dra", "count": count}}}
+        return {one["metadata"]["name"] for one in render(gpus).of("ResourceClaimTemplate")}
+
+    assert named(1)
+    assert not named(1) & named(2)
+
+
+def test_a_gateway_hears_the_request_that_brings_the_only_pipeline_back(render: Renderer) -> None:
+    scaled = dict(TOPOLOGIES["scaled"].arguments()["values"])
+    assert _asked_for_readiness(render(scaled)) == "/livez"
+    another = {**scaled["pipelines"], "piper": {"enabled": True}}
+    assert _asked_for_readiness(render({**scaled, "pipelines": another})) == "/readyz"
+
+
+def _asked_for_readiness(rendered: Render) -> str:
+    (gateway,) = [pod for pod in rendered.standing if pod.component == "gateway"]
+    return str(gateway.containers[0]["readinessProbe"]["httpGet"]["path"])
+
+
 def test_weights_from_the_hub_are_fetched_by_a_step_and_kept(render: Renderer) -> None:
     rendered = render(files=("values-gpu.yaml",))
     (claim,) = rendered.of("PersistentVolumeClaim")

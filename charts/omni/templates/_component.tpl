@@ -14,7 +14,8 @@ spec:
   minReadySeconds: {{ .values.minReadySeconds }}
   progressDeadlineSeconds: {{ add (int64 .values.startupSeconds) (int64 (include "omni.grace" .)) 60 }}
   strategy:
-    {{- toYaml .values.strategy | nindent 4 }}
+    {{- /* Recreate over a default of RollingUpdate leaves its bounds, which Kubernetes refuses. */}}
+    {{- toYaml (eq .values.strategy.type "Recreate" | ternary (omit .values.strategy "rollingUpdate") .values.strategy) | nindent 4 }}
   selector:
     matchLabels:
       {{- include "omni.selector" . | nindent 6 }}
@@ -89,9 +90,13 @@ topologySpreadConstraints:
   {{- range $key := list "kubernetes.io/hostname" "topology.kubernetes.io/zone" }}
   {{- $soft = append $soft (dict "maxSkew" 1 "topologyKey" $key "whenUnsatisfiable" "ScheduleAnyway") }}
   {{- end }}
-  {{- $selector := dict "labelSelector" (dict "matchLabels" (include "omni.selector" . | fromYaml)) }}
+  {{- /* Of one revision: else the old pods of a rollout leave its new ones no node, where every node has one. */}}
+  {{- $own := dict
+    "labelSelector" (dict "matchLabels" (include "omni.selector" . | fromYaml)) "matchLabelKeys" (list "pod-template-hash") }}
+  {{- /* Nodes that the pods do not tolerate have none for ever, and so would leave the others one each. */}}
+  {{- $nodes := dict "nodeTaintsPolicy" "Honor" }}
   {{- range default $soft .values.topologySpreadConstraints }}
-  - {{- toYaml (merge (deepCopy .) $selector) | nindent 4 }}
+  - {{- toYaml (merge (deepCopy .) (ternary dict $own (hasKey . "labelSelector")) $nodes) | nindent 4 }}
   {{- end }}
 {{- end }}
 

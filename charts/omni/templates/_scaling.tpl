@@ -161,10 +161,26 @@ spec:
 {{- dict "signals" $signals | toJson }}
 {{- end }}
 
+{{/* Whether a pipeline is there at all times. Where all may go to none, a gateway that waits for one to be ready would
+     never hear the request that brings it back. */}}
+{{- define "omni.stands" -}}
+{{- $resting := dict }}
+{{- range (include "omni.mesh" . | fromJson).groups }}
+{{- if and .values.keda.enabled (eq (int .values.autoscaling.minReplicas) 0) }}{{ $_ := set $resting .pipeline true }}{{ end }}
+{{- end }}
+{{- lt (len $resting) (len (include "omni.served" . | fromJson).names) }}
+{{- end }}
+
 {{/* Whether somebody wants the pipeline just now. */}}
 {{- define "omni.wantedQuery" -}}
 {{- $of := printf "namespace=%q,pipeline=%q" .root.Release.Namespace .pipeline }}
 {{- printf "(sum(increase(omni_admission_refusals_total{%s,reason=\"stage_unavailable\"}[2m])) or vector(0)) + (sum(omni_live_requests{%s}) or vector(0))" $of $of }}
+{{- end }}
+
+{{/* Kubernetes lets nobody change a template, so another claim has another name. */}}
+{{- define "omni.claimTemplateName" -}}
+{{- $asked := pick .values.gpu "deviceClassName" "count" "selectors" | toJson }}
+{{- printf "%s-gpu-%s" .name (sha256sum $asked | trunc 6) }}
 {{- end }}
 
 {{/* The claim for the GPUs of each of a group's pods. */}}
@@ -175,7 +191,7 @@ spec:
 apiVersion: resource.k8s.io/v1
 kind: ResourceClaimTemplate
 metadata:
-  {{- include "omni.metadata" (merge (dict "name" (printf "%s-gpu" .name)) (omit . "annotations")) | nindent 2 }}
+  {{- include "omni.metadata" (merge (dict "name" (include "omni.claimTemplateName" .)) (omit . "annotations")) | nindent 2 }}
 spec:
   spec:
     devices:

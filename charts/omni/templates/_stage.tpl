@@ -127,7 +127,7 @@
 shareProcessNamespace: true
 resourceClaims:
   - name: gpu
-    resourceClaimTemplateName: {{ default (printf "%s-gpu" .name) .values.gpu.existingClaimTemplate }}
+    resourceClaimTemplateName: {{ default (include "omni.claimTemplateName" .) .values.gpu.existingClaimTemplate }}
 {{- end }}
 {{- end }}
 

@@ -133,6 +133,9 @@
 {{- if or (eq .Values.tls.source "certManager") (eq (include "omni.httpsSource" .) "certManager") }}{{ $_ := set $needed "cert-manager.io/v1" "tls.source or tls.https.source is certManager" }}{{ end }}
 {{- if or .Values.metrics.podMonitor.enabled .Values.metrics.prometheusRule.enabled }}{{ $_ := set $needed "monitoring.coreos.com/v1" "metrics.podMonitor.enabled or metrics.prometheusRule.enabled is true" }}{{ end }}
 {{- if .Values.gateway.route.enabled }}{{ $_ := set $needed "gateway.networking.k8s.io/v1" "gateway.route.enabled is true" }}{{ end }}
+{{- if and .Values.gateway.route.enabled .Values.gateway.route.backendTLSPolicy (eq (include "omni.httpsSource" .) "selfSigned") }}
+{{- $_ := set $needed "gateway.networking.k8s.io/v1/BackendTLSPolicy" "gateway.route.backendTLSPolicy is true" }}
+{{- end }}
 {{- range $api, $why := $needed }}
 {{- if not ($.Capabilities.APIVersions.Has $api) }}
 {{- fail (printf "%s, but the cluster does not have %s: install what brings it first." $why $api) }}
