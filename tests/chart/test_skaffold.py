@@ -77,6 +77,21 @@ def test_the_chart_runs_the_images_that_were_built(
     assert names == {one["image"] for one in effective["build"]["artifacts"]}
 
 
+@pytest.mark.parametrize("profiles", PROFILES, ids=",".join)
+def test_it_waits_as_long_as_the_chart_lets_pods_start(
+    profiles: tuple[str, ...], skaffold: dict[str, Any], render: Renderer
+) -> None:
+    deploy = _with(skaffold, profiles)["deploy"]
+    (release,) = (one for one in deploy["helm"]["releases"] if one["name"] == "omni")
+    pods = render(files=[f"../../{path}" for path in release["valuesFiles"]]).stages()
+    probes = [one["startupProbe"] for pod in pods for one in pod.containers]
+    slowest = max(one["periodSeconds"] * one["failureThreshold"] for one in probes)
+    for how in ("install", "upgrade"):
+        (option,) = deploy["helm"]["flags"][how]
+        assert int(option.removeprefix("--timeout=").removesuffix("m")) * 60 > slowest, how
+    assert deploy["statusCheckDeadlineSeconds"] > slowest
+
+
 def test_the_port_that_is_forwarded_is_the_gateways(skaffold: dict[str, Any], render: Renderer) -> None:
     (forward,) = skaffold["portForward"]
     service = render().one("Service", forward["resourceName"])
