@@ -102,6 +102,7 @@ class HttpServer(uvicorn.Server):
                 lifespan="off",
                 access_log=False,
                 log_config=None,
+                log_level="error",  # it warns of each request that is no HTTP or asks for an upgrade: strangers' lines
                 server_header=False,
                 h11_max_incomplete_event_size=MAX_HEAD,
                 timeout_keep_alive=KEEP_ALIVE,
