@@ -117,7 +117,7 @@ def load(cert: Path, key: Path, ca: Path) -> Loaded:
         try:
             client = make_context(ssl.PROTOCOL_TLS_CLIENT, cert, key, ca)
             server = make_context(ssl.PROTOCOL_TLS_SERVER, cert, key, ca)
-            own = ssl.PEM_cert_to_DER_cert(_first_certificate(before.cert))
+            own = ssl.PEM_cert_to_DER_cert(first_certificate(before.cert))
         except ssl.SSLError as error:
             raise ValueError(f"{cert}, {key} or {ca} is no PEM, or the key is another's ({error.reason})") from error
         if _read(cert, key, ca) == before:  # else the contexts may have others than the text
@@ -135,8 +135,8 @@ def _read(cert: Path, key: Path, ca: Path) -> Pem:
     return Pem(*read)
 
 
-def _first_certificate(pem: bytes) -> str:
-    """The process's own; those that lead to the CA follow it. OpenSSL has read the file, so there is one."""
+def first_certificate(pem: bytes) -> str:
+    """The process's own, or nothing; those that lead to the CA follow it."""
     found = _CERTIFICATE.search(pem.decode("ascii", "replace"))
     return "" if found is None else found[0]
 
@@ -162,6 +162,15 @@ def fingerprint(certificate: bytes) -> bytes:
 
 def _try(client: ssl.SSLContext, server: ssl.SSLContext, cert: Path) -> float:
     """When the certificate expires."""
+    try:
+        return expiry_seen(client, server)
+    except ValueError as error:
+        raise ValueError(f"peers would refuse {cert}: {error}") from error
+
+
+def expiry_seen(client: ssl.SSLContext, server: ssl.SSLContext) -> float:
+    """When the server's certificate expires, in Unix time, as a handshake in memory shows it to the client. Raises
+    ValueError that says why one of them refuses the other."""
     up, down = ssl.MemoryBIO(), ssl.MemoryBIO()
     ends = (client.wrap_bio(down, up), server.wrap_bio(up, down, server_side=True))
     try:
@@ -170,8 +179,8 @@ def _try(client: ssl.SSLContext, server: ssl.SSLContext, cert: Path) -> float:
                 with contextlib.suppress(ssl.SSLWantReadError):
                     end.do_handshake()
     except ssl.SSLCertVerificationError as error:
-        raise ValueError(f"peers would refuse {cert}: {error.verify_message}") from error
+        raise ValueError(error.verify_message) from error
     except ssl.SSLError as error:
-        raise ValueError(f"peers would refuse {cert}: {error.reason}") from error
+        raise ValueError(error.reason) from error
     seen = ends[0].getpeercert() or {}
     return float(ssl.cert_time_to_seconds(str(seen["notAfter"])))

@@ -3,17 +3,12 @@ finds what a caller would find, such as a key that does not fit or an end that h
 
 from __future__ import annotations
 
-import contextlib
-import re
 import ssl
 from dataclasses import dataclass
 from pathlib import Path
 
+from omni_common.certificates import expiry_seen, first_certificate
 from omni_gateway.watched import Unusable, read
-
-_CERTIFICATE = re.compile(r"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", re.DOTALL)
-# Messages that a TLS 1.3 handshake takes, with one to spare.
-_FLIGHTS = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,13 +21,12 @@ class Certificate:
 
 def load_certificate(cert: Path, key: Path) -> Certificate:
     """From PEM files: the certificate with those that lead to its CA, and its key. Raises Unusable."""
-    text = read(cert).decode("ascii", "replace")
+    own = first_certificate(read(cert))
     read(key)  # says in its own sentence that it cannot be read
-    own = _CERTIFICATE.search(text)
-    if own is None:
+    if not own:
         raise Unusable(f"{cert} holds no certificate in PEM.")
     context = _server(cert, key)
-    return Certificate(context, _expiry(context, own[0], cert))
+    return Certificate(context, _expiry(context, own, cert))
 
 
 def _server(cert: Path, key: Path) -> ssl.SSLContext:
@@ -55,17 +49,10 @@ def _expiry(server: ssl.SSLContext, own: str, cert: Path) -> float:
     caller = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     caller.check_hostname = False
     caller.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
-    up, down = ssl.MemoryBIO(), ssl.MemoryBIO()
     try:
         caller.load_verify_locations(cadata=own)
-        ends = (caller.wrap_bio(down, up), server.wrap_bio(up, down, server_side=True))
-        for _ in range(_FLIGHTS):
-            for end in ends:
-                with contextlib.suppress(ssl.SSLWantReadError):
-                    end.do_handshake()
-    except ssl.SSLCertVerificationError as error:
-        raise Unusable(f"Callers would refuse {cert}: {error.verify_message}.") from error
+        return expiry_seen(caller, server)
     except ssl.SSLError as error:
         raise Unusable(f"Callers would refuse {cert}: {error.reason}.") from error
-    found = ends[0].getpeercert() or {}
-    return float(ssl.cert_time_to_seconds(str(found["notAfter"])))
+    except ValueError as error:
+        raise Unusable(f"Callers would refuse {cert}: {error}.") from error
