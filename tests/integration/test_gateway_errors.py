@@ -126,6 +126,12 @@ async def test_a_body_above_the_limit_is_refused_however_it_comes(announced: boo
         assert (await here.http.get("/livez")).status_code == 200
 
 
+async def test_refusals_count_from_nothing_on_or_the_first_would_start_no_stage() -> None:
+    async with mesh(pipeline_status("at-rest", ready=False)):
+        labels = {"pipeline": "at-rest", "reason": "stage_unavailable"}
+        assert REGISTRY.get_sample_value("omni_admission_refusals_total", labels) == 0
+
+
 async def test_no_stage_that_is_ready_is_503_and_readiness_tells_how_far_it_is() -> None:
     async with mesh(pipeline_status(MODEL, ready=False)) as here:
         before = _refusals()

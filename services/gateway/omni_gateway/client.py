@@ -145,6 +145,10 @@ class Client:
         return channel
 
     def _changed(self) -> None:
+        for model in self.pipelines():
+            # There at 0 before the first refusal: Prometheus sees no increase in a counter that begins with one, and
+            # the first request to a pipeline at rest would start no pod.
+            names.ADMISSION_REFUSALS.labels(model, Reason.STAGE_UNAVAILABLE.lower())
         for watcher in self._watchers:
             watcher()
 
