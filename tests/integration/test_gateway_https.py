@@ -11,6 +11,7 @@ from pathlib import Path
 
 import anyio
 import anyio.abc
+import anyio.lowlevel
 import anyio.to_thread
 import httpx2
 import openai
@@ -20,6 +21,7 @@ from openai.types.chat import ChatCompletionMessageParam
 from prometheus_client import REGISTRY
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
+from tests.descriptors import no_descriptors
 from tests.integration.gateway_process import MODEL, GatewayProcess, gateway_process, last_words, put
 from tests.unit.relay.wire.authority import DAY, Authority, Files
 
@@ -282,6 +284,34 @@ async def test_greetings_beyond_the_bound_are_turned_away(files: Files) -> None:
         async with httpx2.AsyncClient(verify=ssl.create_default_context(cafile=files.ca), trust_env=False) as http:
             assert (await http.get(f"https://localhost:{port}/")).text == "alive"
         server.should_exit = True
+
+
+async def test_that_descriptors_are_used_up_is_told_once_and_passes(
+    files: Files, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def alive(scope: Scope, receive: Receive, send: Send) -> None:
+        await Response("alive")(scope, receive, send)
+
+    monkeypatch.setattr("omni_gateway.http.https._BREATHER", 0.0)
+    context = load_certificate(files.cert, files.key).context
+    server = HttpsServer(alive, head_timeout=PATIENCE, context=lambda: context)
+    async with anyio.create_task_group() as tasks:
+        with socket.socket() as listener, socket.socket() as early:
+            listener.bind(("127.0.0.1", 0))
+            early.setblocking(False)
+            port = listener.getsockname()[1]
+            tasks.start_soon(server.serve, [listener])
+            await server.listening.wait()
+            with no_descriptors():
+                early.connect_ex(("127.0.0.1", port))
+                for _ in range(100):  # rounds of the event loop, in each of which it is tried
+                    await anyio.lowlevel.checkpoint()
+            async with httpx2.AsyncClient(verify=ssl.create_default_context(cafile=files.ca), trust_env=False) as http:
+                assert (await http.get(f"https://localhost:{port}/")).text == "alive"
+            server.should_exit = True
+    assert [record.message for record in caplog.records if record.name.startswith("omni_gateway")] == [
+        "no connection can be accepted"
+    ]
 
 
 async def refuses(here: GatewayProcess) -> None:

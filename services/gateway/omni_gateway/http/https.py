@@ -85,6 +85,7 @@ class HttpsServer(HttpServer):
         self._closed.set()
 
     async def _accept(self, listener: socket.socket, handshakes: anyio.abc.TaskGroup) -> None:
+        told = False
         while True:
             await anyio.wait_readable(listener)
             try:
@@ -92,9 +93,12 @@ class HttpsServer(HttpServer):
             except (BlockingIOError, ConnectionAbortedError):  # it was there, and left
                 continue
             except OSError as error:
-                logger.warning("no connection can be accepted", extra={"why": error.strerror})
+                if not told:
+                    logger.warning("no connection can be accepted", extra={"why": error.strerror})
+                told = True
                 await anyio.sleep(_BREATHER)
                 continue
+            told = False
             if self._greeting >= self._max_handshakes:
                 connection.close()
                 HTTPS_HANDSHAKE_FAILURES.labels("too_many").inc()
