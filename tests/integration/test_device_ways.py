@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import os
 import re
-import select
 import signal
 import subprocess
 import sys
@@ -22,6 +21,7 @@ from tests.integration.gpu_family.config import PIPELINE
 from tests.integration.gpu_family.stages import expected
 from tests.integration.mesh import Running, say
 from tests.integration.mesh_requests import ended
+from tests.lab.readable import readable
 from tests.relay_process import RelayProcess, running_relay
 from tests.unit.stage.gpus import HERE, THERE
 from tests.unit.stage.pair_process import HANGING
@@ -48,7 +48,7 @@ class StageOfTwo(RelayProcess):
     def heard(self, line: str) -> None:
         """Waits for what it says beside its log."""
         out = self.process.stdout  # type: ignore[attr-defined]
-        assert select.select([out], [], [], PATIENCE)[0], f"never said {line}"
+        assert readable(out, PATIENCE), f"never said {line}"
         assert out.readline().strip() == line
 
     def page(self, series: re.Pattern[str]) -> Mapping[str, float]:

@@ -11,7 +11,6 @@ import ctypes
 import gc
 import json
 import os
-import select
 import signal
 import socket
 import subprocess
@@ -22,6 +21,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
+from tests.lab.readable import readable
 from tests.lab.stage_process import run_stage
 from tests.relay_process import RelayProcess
 
@@ -57,7 +57,7 @@ class Forked:
     def wait(self, timeout: float | None = None) -> int:
         """Raises TimeoutExpired."""
         if self._handle >= 0:
-            if not select.select([self._handle], [], [], timeout)[0]:
+            if not readable(self._handle, timeout):
                 raise subprocess.TimeoutExpired("a forked process", timeout or 0.0)
             os.close(self._handle)
             self._handle = -1

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import select
 import signal
 import subprocess
 import sys
@@ -13,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from tests.lab.readable import readable
 from tests.unit.common.arena_refs import FOREVER, KEY, Pod, noise, octets, put, ref_to
 
 from omni.common.v1.tensor_pb2 import DataRef
@@ -256,7 +256,7 @@ def _kill(pid: int) -> None:
         return
     try:
         signal.pidfd_send_signal(handle, signal.SIGKILL)
-        assert select.select([handle], [], [], 30)[0], "a killed process lives on"
+        assert readable(handle, 30), "a killed process lives on"
     finally:
         os.close(handle)
 
@@ -286,7 +286,7 @@ def test_a_forked_child_neither_drops_its_parents_holds_nor_reads_what_it_does_n
         assert _reclaimed(writer, clock) == 0
         handle = os.pidfd_open(pid)
         child.say("read")
-        assert select.select([handle], [], [], 30)[0], "it reads on"
+        assert readable(handle, 30), "it reads on"
         os.close(handle)
         assert _reclaimed(writer, clock) == 0
         child.kill()

@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import queue
 import random
-import select
 import signal
 import subprocess
 import sys
@@ -20,6 +19,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from tests.lab.readable import readable
 from tests.unit.stage.pair_process import HANGING, made_of
 
 from omni_common.clock import monotonic
@@ -94,7 +94,7 @@ class Other:
 
     def hear(self, line: str) -> None:
         assert self.process.stdout is not None
-        assert select.select([self.process.stdout], [], [], PATIENCE)[0], f"never said {line}"
+        assert readable(self.process.stdout, PATIENCE), f"never said {line}"
         assert self.process.stdout.readline().strip() == line
 
     def offer(self, tensors: Mapping[int, int]) -> None:
