@@ -8,8 +8,8 @@ import torch
 
 from omni_common.request import GenerationParams, RequestKey, Sampling
 from omni_stage.components.ar_runner import ArRunner, ArSequence, StepInput
-from omni_stage.components.attention import Span
-from omni_stage.components.kv_cache import GrowingCache
+from omni_stage.components.attention import Packed
+from omni_stage.components.kv_cache import GrowingStore
 from omni_stage.components.sampler import Sampler
 from omni_stage.scheduler.ar_contract import Batch, CacheUse
 from omni_stage.scheduler.contract import NewRequest, Outgoing
@@ -25,19 +25,17 @@ class Remembering(ArRunner[ArSequence, StepInput]):
     def make(self, request: NewRequest) -> ArSequence:
         assert isinstance(request.payload, int)
         sampler = Sampler(Sampling(), device=torch.device("cpu"), seen=[])
-        return ArSequence(
-            key=request.key, cache=GrowingCache(1, expected=8), sampler=sampler, max_tokens=request.payload
-        )
+        return ArSequence(key=request.key, expected=8, sampler=sampler, max_tokens=request.payload)
 
     def before(self, sequence: ArSequence) -> StepInput:
         new = 1 if sequence.generated else sequence.max_tokens
         sequence.generated += 1
         return StepInput(torch.zeros(new, WIDTH), torch.zeros(3, new))
 
-    def forward(self, inputs: Sequence[StepInput], spans: Sequence[Span]) -> torch.Tensor:
-        for span in spans:
+    def forward(self, inputs: Sequence[StepInput], packed: Packed) -> torch.Tensor:
+        for span in packed.spans:
             new = torch.zeros(1, span.length, WIDTH)
-            span.cache.append(0, new, new)
+            packed.store.append(span.sequence, 0, new, new)
         return torch.zeros(1, WIDTH)
 
     def after(
@@ -47,7 +45,7 @@ class Remembering(ArRunner[ArSequence, StepInput]):
 
 
 def test_prompts_are_counted_once_and_caches_as_they_grow() -> None:
-    runner = Remembering()
+    runner = Remembering(GrowingStore(layers=1))
     for key, prompt in ((A, 5), (B, 3)):
         runner.open(NewRequest(key, GenerationParams(), prompt))
     assert runner.cache_use() == CacheUse()

@@ -8,15 +8,16 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import count
 from typing import Any, Generic, TypeVar
 
 import torch
 from torch import nn
 
 from omni_common.request import RequestKey
-from omni_stage.components.attention import Span
-from omni_stage.components.kv_cache import SequenceCache
+from omni_stage.components.attention import Packed, Span
+from omni_stage.components.kv_cache import KvStore
 from omni_stage.components.sampler import Sampler
 from omni_stage.scheduler.ar_contract import Batch, CacheUse
 from omni_stage.scheduler.contract import Consumed, NewRequest, Outgoing
@@ -24,13 +25,17 @@ from omni_stage.scheduler.contract import Consumed, NewRequest, Outgoing
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class ArSequence:
-    """One request in an autoregressive stage. A model's runner adds its own fields."""
+    """One request in an autoregressive stage. A model's runner adds its own fields.
+
+    `expected` tokens are what its cache is made for at first; `number` is its name in the store.
+    """
 
     key: RequestKey
-    cache: SequenceCache
+    expected: int
     sampler: Sampler
     max_tokens: int
     generated: int = 0
+    number: int = field(default=-1, init=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +53,9 @@ I = TypeVar("I", bound=StepInput)  # noqa: E741  (the input of a step, as S is t
 class ArRunner(ABC, Generic[S, I]):
     """A ModelRunner over packed batches. Everything runs in the scheduler's thread, in inference mode."""
 
-    def __init__(self) -> None:
+    def __init__(self, store: KvStore) -> None:
+        self._store = store
+        self._numbers = count()
         self._sequences: dict[RequestKey, S] = {}
         self._consumed: dict[tuple[RequestKey, str], int] = {}
         self._prompt_tokens = 0
@@ -62,7 +69,7 @@ class ArRunner(ABC, Generic[S, I]):
         """What the sequence feeds into this step; None when it ends without one, `end` says how."""
 
     @abstractmethod
-    def forward(self, inputs: Sequence[I], spans: Sequence[Span]) -> torch.Tensor:
+    def forward(self, inputs: Sequence[I], packed: Packed) -> torch.Tensor:
         """Runs the packed batch; the hidden states of all its tokens, [tokens, width]."""
 
     @abstractmethod
@@ -85,7 +92,10 @@ class ArRunner(ABC, Generic[S, I]):
 
     def open(self, request: NewRequest) -> None:
         with torch.inference_mode():
-            self._sequences[request.key] = self.make(request)
+            sequence = self.make(request)
+        sequence.number = next(self._numbers)
+        self._store.open(sequence.number, sequence.expected)
+        self._sequences[request.key] = sequence
 
     def feed(self, key: RequestKey, source: str, chunk: object) -> None:
         """Chunks count as consumed when they arrive: they are few and small beside the cache, and a sequence whose
@@ -118,8 +128,8 @@ class ArRunner(ABC, Generic[S, I]):
                 i.embeds.shape[0] for s, i in zip(sequences, inputs, strict=True) if s.key in begun
             )
             if sequences:
-                spans = [Span(s.cache, i.embeds.shape[0]) for s, i in zip(sequences, inputs, strict=True)]
-                made += self.after(sequences, inputs, self.forward(inputs, spans))
+                spans = [Span(s.number, i.embeds.shape[0]) for s, i in zip(sequences, inputs, strict=True)]
+                made += self.after(sequences, inputs, self.forward(inputs, Packed(self._store, spans)))
         return made
 
     @property
@@ -127,13 +137,13 @@ class ArRunner(ABC, Generic[S, I]):
         return self._prompt_tokens
 
     def cache_use(self) -> CacheUse:
-        caches = [sequence.cache for sequence in self._sequences.values()]
-        return CacheUse(sum(cache.length for cache in caches), sum(cache.size for cache in caches))
+        tokens = sum(self._store.length(sequence.number) for sequence in self._sequences.values())
+        return CacheUse(tokens, self._store.size)
 
     def close(self, key: RequestKey) -> None:
         sequence = self._sequences.pop(key, None)
         if sequence is not None:
-            sequence.cache.free()
+            self._store.free(sequence.number)
         for consumed in [k for k in self._consumed if k[0] == key]:
             del self._consumed[consumed]
 
@@ -144,13 +154,13 @@ def last_rows(inputs: Sequence[StepInput], hidden: torch.Tensor) -> torch.Tensor
     return hidden[ends.to(hidden.device)]
 
 
-def run_packed(model: nn.Module, inputs: Sequence[StepInput], spans: Sequence[Span], **extra: Any) -> torch.Tensor:
+def run_packed(model: nn.Module, inputs: Sequence[StepInput], packed: Packed, **extra: Any) -> torch.Tensor:
     """One forward of a transformers text model made with `attn_implementation=PACKED`."""
     output = model(
         inputs_embeds=torch.cat([i.embeds for i in inputs])[None],
         position_ids=torch.cat([i.positions for i in inputs], dim=1)[:, None],
-        use_cache=False,  # the spans have the caches
-        packed=spans,
+        use_cache=False,  # the store has the caches
+        packed=packed,
         **extra,
     )
     hidden: torch.Tensor = output.last_hidden_state[0]

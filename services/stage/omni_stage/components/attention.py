@@ -1,8 +1,8 @@
 """Attention over a packed batch: sequences of different lengths in one row, one after another, without padding.
 
 transformers' modules see one row of all new tokens [1, tokens, …], so that every linear and expert layer runs once
-for the whole batch; only here is the row cut into its sequences, each attending to its own cache. A module takes part
-when it is made with `attn_implementation=PACKED` and called with `packed=` a list of spans.
+for the whole batch; only here is the row cut into its sequences, each attending to what the store has of it. A module
+takes part when it is made with `attn_implementation=PACKED` and called with `packed=` the row's `Packed`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch import nn
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 
-from omni_stage.components.kv_cache import SequenceCache
+from omni_stage.components.kv_cache import KvStore
 
 PACKED = "omni_packed"
 
@@ -25,8 +25,16 @@ PACKED = "omni_packed"
 class Span:
     """The next `length` tokens of the row are new tokens of this sequence."""
 
-    cache: SequenceCache
+    sequence: int
     length: int
+
+
+@dataclass(frozen=True, slots=True)
+class Packed:
+    """A row: its spans in order, and the store that has their sequences."""
+
+    store: KvStore
+    spans: Sequence[Span]
 
 
 def packed_attention(
@@ -37,7 +45,7 @@ def packed_attention(
     attention_mask: torch.Tensor | None,
     scaling: float | None = None,
     *,
-    packed: Sequence[Span],
+    packed: Packed,
     **_: Any,
 ) -> tuple[torch.Tensor, None]:
     """One of transformers' attention functions: [1, heads, tokens, dim] in, [1, tokens, heads, dim] out."""
@@ -45,9 +53,9 @@ def packed_attention(
     grouped = query.shape[1] != key.shape[1]
     pieces: list[torch.Tensor] = []
     start = 0
-    for span in packed:
+    for span in packed.spans:
         end = start + span.length
-        keys, values = span.cache.append(layer, key[0, :, start:end], value[0, :, start:end])
+        keys, values = packed.store.append(span.sequence, layer, key[0, :, start:end], value[0, :, start:end])
         seen = keys.shape[1] - span.length
         pieces.append(
             scaled_dot_product_attention(

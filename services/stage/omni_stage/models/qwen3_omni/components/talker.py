@@ -19,8 +19,8 @@ from transformers.models.qwen3_omni_moe import modeling_qwen3_omni_moe as modeli
 from omni_common.errors import Internal
 from omni_common.tensor import Tensor
 from omni_stage.components.ar_runner import ArRunner, ArSequence, StepInput, last_rows, run_packed
-from omni_stage.components.attention import PACKED, Span
-from omni_stage.components.kv_cache import GrowingCache
+from omni_stage.components.attention import PACKED, Packed
+from omni_stage.components.kv_cache import GrowingStore
 from omni_stage.components.sampler import Sampler, sample
 from omni_stage.components.tensors import from_torch, to_torch
 from omni_stage.models.qwen3_omni.components.position import PositionRule
@@ -61,7 +61,7 @@ class TalkerRunner(ArRunner[TalkerSequence, StepInput]):
     """Runs the talker and the code predictor of one checkpoint."""
 
     def __init__(self, weights: Weights) -> None:
-        super().__init__()
+        super().__init__(GrowingStore(weights.config.talker_config.text_config.num_hidden_layers))
         self._config = weights.config
         self._talker = weights.config.talker_config
         self._device = weights.device
@@ -94,7 +94,7 @@ class TalkerRunner(ArRunner[TalkerSequence, StepInput]):
         voices = self._talker.speaker_id
         return TalkerSequence(
             key=request.key,
-            cache=GrowingCache(self._talker.text_config.num_hidden_layers, expected=layout.ids.shape[0] + 256),
+            expected=layout.ids.shape[0] + 256,
             sampler=sampler,
             max_tokens=limit,
             layout=layout,
@@ -127,8 +127,8 @@ class TalkerRunner(ArRunner[TalkerSequence, StepInput]):
         """A reply of one token, its end mark, has nothing to speak."""
         return (Result(sequence.key, None),)
 
-    def forward(self, inputs: Sequence[StepInput], spans: Sequence[Span]) -> torch.Tensor:
-        return run_packed(self._model, inputs, spans)
+    def forward(self, inputs: Sequence[StepInput], packed: Packed) -> torch.Tensor:
+        return run_packed(self._model, inputs, packed)
 
     def after(
         self, sequences: Sequence[TalkerSequence], inputs: Sequence[StepInput], hidden: torch.Tensor

@@ -19,8 +19,8 @@ from transformers.models.qwen3_omni_moe import modeling_qwen3_omni_moe as modeli
 
 from omni_common.request import FinishReason, Modality, Sampling, Usage
 from omni_stage.components.ar_runner import ArRunner, ArSequence, StepInput, last_rows, run_packed
-from omni_stage.components.attention import PACKED, Span
-from omni_stage.components.kv_cache import GrowingCache
+from omni_stage.components.attention import PACKED, Packed
+from omni_stage.components.kv_cache import GrowingStore
 from omni_stage.components.sampler import Sampler, sample
 from omni_stage.components.tensors import from_torch, to_torch
 from omni_stage.models.qwen3_omni.callbacks import StopFilter
@@ -74,7 +74,7 @@ class ThinkerRunner(ArRunner[ThinkerSequence, ThinkerStep]):
     """Runs the text model of one checkpoint."""
 
     def __init__(self, weights: Weights) -> None:
-        super().__init__()
+        super().__init__(GrowingStore(weights.config.thinker_config.text_config.num_hidden_layers))
         self._config = weights.config
         thinker = weights.config.thinker_config
         self._model: Any = weights.checkpoint.module(
@@ -101,12 +101,11 @@ class ThinkerRunner(ArRunner[ThinkerSequence, ThinkerStep]):
             prompt=len(ids),
             context=self._config.thinker_config.text_config.max_position_embeddings,
         )
-        layers = self._config.thinker_config.text_config.num_hidden_layers
         limit = settings.max_tokens or 1
         stops = request.params.stop
         return ThinkerSequence(
             key=request.key,
-            cache=GrowingCache(layers, expected=len(ids) + min(limit, 256)),
+            expected=len(ids) + min(limit, 256),
             sampler=Sampler(settings, device=self._device, seen=ids.tolist()),
             max_tokens=limit,
             source=source,
@@ -127,14 +126,14 @@ class ThinkerRunner(ArRunner[ThinkerSequence, ThinkerStep]):
             sequence.next_embed[None], torch.full((3, 1), position, dtype=torch.float32, device=self._device)
         )
 
-    def forward(self, inputs: Sequence[ThinkerStep], spans: Sequence[Span]) -> torch.Tensor:
+    def forward(self, inputs: Sequence[ThinkerStep], packed: Packed) -> torch.Tensor:
         extra: dict[str, Any] = {}
         deepstacks = [i.deepstack for i in inputs if i.deepstack is not None]
         if deepstacks:
             masks = [i.visual if i.visual is not None else _none(i) for i in inputs]
             extra["visual_pos_masks"] = torch.cat(masks)[None]
             extra["deepstack_visual_embeds"] = list(torch.cat(deepstacks, dim=1))
-        return run_packed(self._model, inputs, spans, **extra)
+        return run_packed(self._model, inputs, packed, **extra)
 
     def after(
         self, sequences: Sequence[ThinkerSequence], inputs: Sequence[ThinkerStep], hidden: torch.Tensor
