@@ -99,7 +99,7 @@ class CoordinatorLink:
         if key is not None:
             event.key.CopyFrom(convert.render_key(key))
         try:
-            self._events.put(event, lane="" if key is None else key.request_id)
+            self._events.put(event, lane="" if key is None else key.lane)
         except PeerGone:
             logger.debug("a coordinator is gone, so it hears nothing more", extra={"coordinator": self._coordinator})
 
@@ -115,7 +115,7 @@ class CoordinatorLink:
         self.put(coordinator_pb2.StageEvent(failed=convert.failure_of(error)), key)
 
     def aborted(self, key: RequestKey) -> None:
-        self._media.drop(key.request_id)
+        self._media.drop(key.lane)
         self.put(coordinator_pb2.StageEvent(aborted=coordinator_pb2.Aborted()), key)
 
     # Commands.

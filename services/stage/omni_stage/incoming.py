@@ -89,14 +89,14 @@ class DeliverSession:
     def credit(self, key: RequestKey, chunks: int) -> None:
         self._reply(
             stage_pb2.DeliverReply(credit=stage_pb2.CreditReply(key=convert.render_key(key), chunks=chunks)),
-            lane=key.request_id,
+            lane=key.lane,
         )
 
     def drop(self, key: RequestKey) -> None:
         """The request is over: what came of it, and of its tensors, is not waited for."""
         for event in self._waiting.drop(key):
             self._discard(event)
-        self._receiver.drop(key.request_id)
+        self._receiver.drop(key.lane)
         if self._fetches is not None:
             self._fetches.drop(key)
         self._leave_if_done()
@@ -130,17 +130,17 @@ class DeliverSession:
             self._reply(stage_pb2.DeliverReply(device=reply))
 
     def _blob(self, piece: tensor_pb2.BlobChunk) -> None:
-        if self._stage.is_request_over(piece.request_id):
+        if self._stage.is_lane_over(piece.request_id):
             return
         try:
             complete = self._receiver.add(piece)
         except OmniError as error:
-            self._stage.fail_request(piece.request_id, error)
+            self._stage.fail_lane(piece.request_id, error)
             return
         if complete:
             if self._fetches is not None:
                 self._fetches.came_as_blob(piece.blob)
-            for key in [key for key in self._waiting.keys if key.request_id == piece.request_id]:
+            for key in [key for key in self._waiting.keys if key.lane == piece.request_id]:
                 self._retry(key)
 
     def _of_request(self, event: Event) -> None:
@@ -219,7 +219,7 @@ class DeliverSession:
         """No coordinator that this replica knows owns the request, so the sender has to report it."""
         failure = convert.failure_of(Internal(f"Stage '{self._stage.identity.stage}' does not know the coordinator."))
         reply = stage_pb2.FailureReply(key=convert.render_key(key), failure=failure)
-        self._reply(stage_pb2.DeliverReply(failure=reply), lane=key.request_id)
+        self._reply(stage_pb2.DeliverReply(failure=reply), lane=key.lane)
 
     def _leave_if_done(self) -> None:
         if self._ended and not self._waiting:

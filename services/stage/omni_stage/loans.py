@@ -172,9 +172,9 @@ class Loans:
 
     def _send_again(self, number: int, loan: _Loan) -> None:
         data = loan.tensor.data
-        blob = Blob(number, loan.key.request_id, data, checksum=checksum(data))
+        blob = Blob(number, loan.key.lane, data, checksum=checksum(data))
         try:
-            self._frames.put_blob(blob, lane=loan.key.request_id)
+            self._frames.put_blob(blob, lane=loan.key.lane)
         except OmniError as error:
             self._hearer.lost(loan.key, error)
         else:

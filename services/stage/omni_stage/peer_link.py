@@ -23,7 +23,8 @@ from omni_common.request import Binding, Envelope, RequestKey
 from omni_common.rpc import convert
 from omni_common.rpc.channel import open_channel
 from omni_common.rpc.contract import CONTRACT_VERSION
-from omni_common.rpc.frames import Blob, FrameWriter
+from omni_common.rpc.duplex import PeerGone
+from omni_common.rpc.frames import Blob, FrameWriter, PeerStalled
 from omni_common.rpc.session import client_session, exchange
 from omni_common.rpc.tls import MeshTls
 from omni_common.telemetry import names
@@ -155,7 +156,7 @@ class PeerLink:
     def abandon(self, key: RequestKey) -> None:
         """The request was aborted: what waits for it does not leave, and what it has lent nobody needs any more."""
         self._waiting.drop(key)
-        self._loans.unsent(self._frames.drop(key.request_id))
+        self._loans.unsent(self._frames.drop(key.lane))
         self._loans.abandon(key)
         if self._pushes is not None:
             self._pushes.cancel(key)
@@ -171,7 +172,7 @@ class PeerLink:
             encoded = self._outfit.tensors.encode(
                 self._outfit.codec,
                 departure.value[0],
-                envelope.key.request_id,
+                envelope.key.lane,
                 self._way,
                 expires=envelope.deadline,
                 patient=patient,
@@ -197,7 +198,10 @@ class PeerLink:
         event.key.CopyFrom(convert.render_key(key))
         if key not in self._introduced:
             event.envelope.CopyFrom(convert.render_envelope(departure.envelope, self._outfit.clock()))
-        self._frames.put(event, lane=key.request_id, blobs=blobs)
+        try:
+            self._frames.put(event, lane=key.lane, blobs=blobs)
+        except (PeerGone, PeerStalled) as lost:  # told by name, so that the coordinator takes another replica
+            raise self._gone() from lost
         self._introduced.add(key)
 
     def _note(self, envelope: Envelope, encoded: Encoded) -> None:
@@ -242,7 +246,7 @@ class PeerLink:
                 self._relay.lose(slot)
 
     def _lose_all(self) -> None:
-        gone = StageUnavailable(self._target, f"lost its replica {self._binding.replica}")
+        gone = self._gone()
         introduced, self._introduced = self._introduced, set()
         under_way = {
             *self._waiting.keys,
@@ -257,6 +261,9 @@ class PeerLink:
             self._sender.fail(key, gone)
         for key in under_way:
             self._sender.lost(key, gone)
+
+    def _gone(self) -> OmniError:
+        return StageUnavailable(self._target, f"lost its replica {self._binding.replica}")
 
 
 def way_to(binding: Binding, identity: Identity) -> Way:

@@ -108,9 +108,9 @@ class Pushes:
         if data is None:
             self._hearer.lost(key, LeaseLost("its place in the arena was lost before it was sent"))
             return
-        blob = Blob(pushed.number, key.request_id, data, on_sent=free, checksum=checksum(data))
+        blob = Blob(pushed.number, key.lane, data, on_sent=free, checksum=checksum(data))
         try:
-            self._frames.put_blob(blob, lane=key.request_id)
+            self._frames.put_blob(blob, lane=key.lane)
         except OmniError as error:
             free()
             self._hearer.lost(key, error)

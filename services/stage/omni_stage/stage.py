@@ -199,9 +199,9 @@ class Stage:
         if live := self._live.get(key):
             self._apply(live, ev.FailedHere(error))
 
-    def fail_request(self, request_id: str, error: OmniError) -> None:
-        """As `fail`, for what names a request but no attempt."""
-        for key in [key for key in self._live if key.request_id == request_id]:
+    def fail_lane(self, lane: str, error: OmniError) -> None:
+        """As `fail`, for what names the request's lane."""
+        for key in [key for key in self._live if key.lane == lane]:
             self.fail(key, error)
 
     def note_late_event(self) -> None:
@@ -218,9 +218,9 @@ class Stage:
     def is_over(self, key: RequestKey) -> bool:
         return key in self._tombstones
 
-    def is_request_over(self, request_id: str) -> bool:
-        """As `is_over`, for what names a request but no attempt."""
-        return self._tombstones.has_request(request_id)
+    def is_lane_over(self, lane: str) -> bool:
+        """As `is_over`, for what names the request's lane."""
+        return self._tombstones.has_lane(lane)
 
     # What the scheduler says, on the event loop.
 

@@ -97,7 +97,7 @@ def sender(tmp_path: Path) -> TensorSender:
 
 def _blob_instead(pushed: Pushed, data: Tensor = LARGE) -> list[BlobChunk]:
     """As the sender sends it when a push has failed."""
-    pieces = pieces_of(Blob(pushed.number, KEY.request_id, data.data))
+    pieces = pieces_of(Blob(pushed.number, KEY.lane, data.data))
     pieces[0].checksum = xxhash.xxh3_64_intdigest(data.data)
     return pieces
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import anyio
@@ -134,6 +135,15 @@ async def test_what_waits_for_room_ends_with_its_request(tmp_path: Path) -> None
         await way.grant(0)
         way.links.chunk(way.envelope("second"), TARGET, 0, SMALL)
         assert (await way.replica.next()).key.request_id == "second"
+
+
+async def test_an_abort_of_one_attempt_leaves_what_waits_of_the_next(tmp_path: Path) -> None:
+    async with way_out(tmp_path) as way:
+        first = way.envelope("first")
+        way.links.chunk(first, TARGET, 0, SMALL)
+        way.links.chunk(replace(first, key=RequestKey("first", 1)), TARGET, 0, SMALL)
+        way.links.abandon(FIRST)
+        assert (await way.replica.next()).key.attempt == 1
 
 
 async def test_what_waits_for_room_and_then_cannot_be_sent_is_lost(tmp_path: Path) -> None:

@@ -114,6 +114,12 @@ class RequestKey:
     request_id: str
     attempt: int = 0
 
+    @property
+    def lane(self) -> str:
+        """Both in one string, for the lanes of streams and the owners of blobs: what is dropped with one attempt is not
+        dropped with another."""
+        return f"{self.request_id}#{self.attempt}" if self.attempt else self.request_id
+
 
 @dataclass(frozen=True, slots=True)
 class Binding:

@@ -15,17 +15,17 @@ class Tombstones:
 
     def __init__(self) -> None:
         self._buried: OrderedDict[RequestKey, float] = OrderedDict()
-        self._latest: dict[str, RequestKey] = {}
+        self._lanes: set[str] = set()
 
     def bury(self, key: RequestKey, now: float) -> None:
         self._buried.pop(key, None)
         self._buried[key] = now
-        self._latest[key.request_id] = key
+        self._lanes.add(key.lane)
         self._evict(now)
 
-    def has_request(self, request_id: str) -> bool:
-        """Whether any attempt at the request is over here."""
-        return request_id in self._latest
+    def has_lane(self, lane: str) -> bool:
+        """As `in`, for what names the lane."""
+        return lane in self._lanes
 
     def __contains__(self, key: RequestKey) -> bool:
         return key in self._buried
@@ -39,5 +39,4 @@ class Tombstones:
             if now - since < KEEP_SECONDS:
                 return
             del self._buried[key]
-            if self._latest.get(key.request_id) == key:
-                del self._latest[key.request_id]
+            self._lanes.discard(key.lane)

@@ -130,7 +130,7 @@ class TensorReceiver:
     def _from_transfer(self, ref: DataRef, key: RequestKey) -> Tensor:
         transfer = transfer_of(ref.transfer)
         arrival = None if self._arrivals is None else self._arrivals.take(transfer, key)
-        self._blobs.pass_over(transfer[1], key.request_id)
+        self._blobs.pass_over(transfer[1], key.lane)
         if arrival is None or self._arrivals is None or self._views is None:
             return self._from_blob(ref, transfer[1])
         self._blobs.take(transfer[1])
@@ -146,7 +146,7 @@ class TensorReceiver:
     def _from_device(self, ref: DataRef, key: RequestKey) -> Tensor:
         number = ref.device.transfer.number
         memory = None if self._devices is None else self._devices.take(ref.device)
-        self._blobs.pass_over(number, key.request_id)
+        self._blobs.pass_over(number, key.lane)
         if memory is None:
             return self._from_blob(ref, number)
         self._blobs.take(number)
