@@ -10,7 +10,7 @@ from tests.e2e.conftest import PIPELINE, Connect
 from tests.e2e.kube import Failed, Release
 from tests.e2e.pods import last_words, remove, start_python
 
-pytestmark = pytest.mark.timeout(3600)
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(3600)]
 
 # 24 kHz, 16 bits: a tenth of a second.
 SHORTEST_SPEECH = 4800

@@ -12,7 +12,7 @@ from tests.e2e.conftest import PIPELINE
 from tests.e2e.kube import CHART, Release, environment
 from tests.e2e.load import AT_ONCE, load
 
-pytestmark = pytest.mark.timeout(3600)
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(3600)]
 
 # Two of everything: a single pod that dies takes its requests with it, which is promised; two must not.
 TWO = (

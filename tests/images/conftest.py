@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import os
-import subprocess
 from collections.abc import Callable, Iterator
 
 import pytest
 from tests.chart.helm import Helm
 from tests.chart.tools import MAJORS, NoTools, tools_of
-from tests.images.podman import ROOT, environment, podman, unusable
+from tests.images.build import FULL, TAG, build
+from tests.images.podman import podman, unusable
 from tests.images.release import Release, released
 
-FULL = os.environ.get("FULL", "") == "1"
-_TAG = "tested"
-_BUILD_SECONDS = 1500
 Images = Callable[[str], str]
 
 
@@ -23,19 +20,9 @@ def images() -> Images:
     """The image here for a component's name, or for the image that a container of the chart asks for."""
     if why := unusable():
         pytest.skip(f"THE IMAGES ARE NOT TESTED HERE: {why}.")
-    names = ["gateway", "coordinator", "relay", "stage", *(["cli"] if FULL else [])]
-    # torch is ten times what the rest is; a voice needs none of it.
-    asked = {"IMAGE_TOOL": "podman", "IMAGE_PREFIX": "", "IMAGE_TAG": _TAG, "STAGE_EXTRAS": "" if FULL else "hub,piper"}
-    done = subprocess.run(
-        [ROOT / ".ci" / "images.sh", *names],
-        env=environment() | asked,
-        capture_output=True,
-        text=True,
-        timeout=_BUILD_SECONDS,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-8000:]
-    return lambda name: f"localhost/{name.partition(':')[0]}:{_TAG}"
+    why = build()
+    assert not why, why
+    return lambda name: f"localhost/{name.partition(':')[0]}:{TAG}"
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,7 @@ import pytest
 from tests.chart.documents import Pod
 from tests.images.release import Release
 
-pytestmark = pytest.mark.timeout(2400)  # whoever comes first waits for the builds
+pytestmark = [pytest.mark.full, pytest.mark.timeout(2400)]  # whoever comes first waits for the builds
 
 VERIFY_SECONDS = 400
 
