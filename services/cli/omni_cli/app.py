@@ -25,8 +25,8 @@ from omni_cli.top import show as topping
 from omni_cli.wishes import (
     parse_device,
     parse_groups,
+    parse_numbers,
     parse_otlp,
-    parse_replicas,
     parse_share,
     parse_sizes,
     parse_transports,
@@ -76,6 +76,12 @@ def up(
         list[str] | None,
         typer.Option(metavar="[PIPELINE/]STAGE=N", help="More than one process for a stage; repeatable."),
     ] = None,
+    tp: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="[PIPELINE/]STAGE=N", help="Spread each replica of a stage's model over N GPUs; repeatable."
+        ),
+    ] = None,
     colocate: Annotated[
         list[str] | None,
         typer.Option(metavar="STAGE,STAGE", help="Stages of one pipeline that share a pod; repeatable."),
@@ -119,7 +125,8 @@ def up(
             choose(pipeline or DEFAULT_PIPELINES, model or []),
             host=host,
             port=port,
-            replicas=parse_replicas(replicas or []),
+            replicas=parse_numbers(replicas or [], "--replicas"),
+            tp=parse_numbers(tp or [], "--tp"),
             colocate=parse_groups(colocate or [], "--colocate"),
             together=parse_groups(together or [], "--together"),
             apart=apart,

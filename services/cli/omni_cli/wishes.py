@@ -13,17 +13,18 @@ _UNITS = {"": 1, "KiB": 1 << 10, "MiB": MIB, "GiB": 1 << 30}
 _TRANSPORTS = ("tcp", "ucx", "nixl")
 
 
-def parse_replicas(options: Sequence[str]) -> dict[str, int]:
-    """`thinker=2, piper/read=3` → {"thinker": 2, "piper/read": 3}; commas are for who does not like to repeat it."""
-    replicas: dict[str, int] = {}
+def parse_numbers(options: Sequence[str], name: str) -> dict[str, int]:
+    """`thinker=2, piper/read=3` → {"thinker": 2, "piper/read": 3}; commas are for who does not like to repeat it.
+    `name` is the option's."""
+    numbers: dict[str, int] = {}
     for option in _split(options):
         stage, _, number = option.partition("=")
         if not number.isdecimal() or not 1 <= int(number) <= 64:
             raise CommandError(
-                f"--replicas {option} is not understood; write STAGE=N or PIPELINE/STAGE=N, with N from 1 to 64."
+                f"{name} {option} is not understood; write STAGE=N or PIPELINE/STAGE=N, with N from 1 to 64."
             )
-        replicas[stage.strip()] = int(number)
-    return replicas
+        numbers[stage.strip()] = int(number)
+    return numbers
 
 
 def parse_device(option: str) -> str:

@@ -10,6 +10,10 @@ from typing import Protocol
 from omni_common.pipeline import PipelineConfig, StageConfig
 from omni_common.request import GenerationParams
 from omni_stage.scheduler.contract import Scheduler
+from omni_stage.tensor_parallel.rank import Following, Leading, Rank
+
+PREFIX_CACHE = 256 << 20
+"""Bytes of prompts' beginnings that an autoregressive stage keeps, unless it is told otherwise."""
 
 Progress = Callable[[int, int], None]
 """Called as weights are read: (tensors loaded, tensors in all)."""
@@ -38,6 +42,8 @@ class StageContext:
     The payloads that the stage is given afterwards are read-only, with the tensors in them: they may lie in memory
     that others look at, or be the very values that another stage of this process has made and uses still. For the same
     reason what it hands over must not change any more.
+
+    `rank` is this process's part where the model is spread over several; `leading` is there at rank 0 of several.
     """
 
     pipeline: PipelineConfig
@@ -48,6 +54,9 @@ class StageContext:
     threads: int
     progress: Progress
     tensors: Space = field(default_factory=NoSpace)
+    rank: Rank = field(default_factory=Rank)
+    leading: Leading | None = None
+    prefix_cache: int = PREFIX_CACHE
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,14 +81,19 @@ class StageProgram:
 
 StageFactory = Callable[[StageContext], StageProgram]
 
+FollowerFactory = Callable[[StageContext, Following], Callable[[], None]]
+"""Loads a follower's part of a stage's model; what it gives obeys rank 0 until rank 0 has ended."""
+
 
 @dataclass(frozen=True, slots=True)
 class ModelFamily:
     """A model folder's public face: `FAMILY` in its `stages.py`.
 
     `pipeline` is the family's graph, `factories` builds each stage, `payloads` are the types that may cross its edges.
+    `followers` builds the other ranks of the stages that can be spread over several.
     """
 
     pipeline: PipelineConfig
     factories: Mapping[str, StageFactory]
     payloads: Sequence[type]
+    followers: Mapping[str, FollowerFactory] = field(default_factory=dict)

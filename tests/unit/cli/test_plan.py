@@ -147,6 +147,15 @@ def test_a_shaped_pipeline_finds_its_stages_as_they_are_shaped() -> None:
     assert one.pipeline.stage("write").replicas == 2
 
 
+def test_a_stage_that_can_be_spread_over_gpus_is_spread_as_wished() -> None:
+    spread = [stage.model_copy(update={"tensor_parallel": stage.name == "think"}) for stage in TOY[0].pipeline.stages]
+    able = [replace(TOY[0], pipeline=TOY[0].pipeline.model_copy(update={"stages": tuple(spread)}))]
+    (one,) = shape(Wishes(able, tp={"think": 2}))
+    assert {stage.name: stage.tp_size for stage in one.pipeline.stages} == {"read": 1, "think": 2, "write": 1}
+    with pytest.raises(CommandError, match="Stage 'read' runs on one GPU; leave out --tp read=2"):
+        shape(Wishes(able, tp={"toy/read": 2}))
+
+
 def test_stages_that_share_a_pod_anyway_stay_in_it_together() -> None:
     made = planned(Wishes(TOY, together=[("read", "write")]))
     assert [pod.name for pod in made.pods] == ["toy-front-0", "toy-think-0"]

@@ -8,8 +8,8 @@ from omni_cli.errors import CommandError
 from omni_cli.wishes import (
     parse_device,
     parse_groups,
+    parse_numbers,
     parse_otlp,
-    parse_replicas,
     parse_share,
     parse_size,
     parse_sizes,
@@ -18,13 +18,14 @@ from omni_cli.wishes import (
 
 
 def test_replicas_may_be_repeated_or_separated_by_commas() -> None:
-    assert parse_replicas(["thinker=2, talker=3", "a/read=1"]) == {"thinker": 2, "talker": 3, "a/read": 1}
+    given = ["thinker=2, talker=3", "a/read=1"]
+    assert parse_numbers(given, "--replicas") == {"thinker": 2, "talker": 3, "a/read": 1}
 
 
 @pytest.mark.parametrize("option", ["thinker", "thinker=", "thinker=0", "thinker=65", "thinker=-1", "thinker=two"])
 def test_a_number_of_replicas_that_makes_no_sense_is_named(option: str) -> None:
     with pytest.raises(CommandError, match=f"--replicas {option} is not understood"):
-        parse_replicas([option])
+        parse_numbers([option], "--replicas")
 
 
 def test_each_colocate_option_is_one_group() -> None:

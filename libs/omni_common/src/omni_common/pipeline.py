@@ -39,7 +39,8 @@ class StageConfig(BaseModel):
         default=None, description="Visited only by requests that produce this modality. None: by all."
     )
     gpu: bool = Field(default=False, description="Runs on a GPU where there is one.")
-    tp_size: PositiveInt = 1
+    tensor_parallel: bool = Field(default=False, description="Its model can be spread over several GPUs.")
+    tp_size: PositiveInt = Field(default=1, description="GPUs that each replica's model is spread over.")
     replicas: PositiveInt = 1
     placement_group: str = Field(default="", description="Stages with the same name share a pod. Empty: its own.")
     process: str = Field(

@@ -68,6 +68,7 @@ class Wishes:
     host: str = "127.0.0.1"
     port: int = 8000
     replicas: Mapping[str, int] = field(default_factory=dict)
+    tp: Mapping[str, int] = field(default_factory=dict)  # GPUs that a stage's model is spread over
     colocate: Sequence[Sequence[str]] = ()
     together: Sequence[Sequence[str]] = ()  # stages that share a process
     apart: bool = False  # every stage in a pod of its own

@@ -28,7 +28,8 @@ def shape(wishes: Wishes) -> tuple[Served, ...]:
     if wishes.apart:
         everywhere = [(p.name, stage) for p in pipelines.values() for stage in p.by_name]
         groups, processes = {place: place[1] for place in everywhere}, dict.fromkeys(everywhere, "")
-    wished = _Wished(replicas, groups, processes)
+    tp = {_place(name, pipelines): number for name, number in wishes.tp.items()}
+    wished = _Wished(replicas, tp, groups, processes)
     return tuple(replace(served, pipeline=_shaped(served.pipeline, wished)) for served in wishes.served)
 
 
@@ -44,9 +45,10 @@ def fits_together(wishes: Wishes) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Wished:
-    """What is wished of single stages: how many, with whom in a pod, with whom in a process."""
+    """What is wished of single stages: how many, on how many GPUs each, with whom in a pod and in a process."""
 
     replicas: Mapping[Place, int]
+    tp: Mapping[Place, int]
     groups: Mapping[Place, str]
     processes: Mapping[Place, str]
 
@@ -70,9 +72,12 @@ def _shaped(pipeline: PipelineConfig, wished: _Wished) -> PipelineConfig:
 
 def _stage(pipeline: str, stage: StageConfig, wished: _Wished) -> StageConfig:
     place = (pipeline, stage.name)
+    if wished.tp.get(place, 1) > 1 and not stage.tensor_parallel:
+        raise CommandError(f"Stage '{stage.name}' runs on one GPU; leave out --tp {stage.name}={wished.tp[place]}.")
     return stage.model_copy(
         update={
             "replicas": wished.replicas.get(place, stage.replicas),
+            "tp_size": wished.tp.get(place, stage.tp_size),
             "placement_group": wished.groups.get(place, stage.placement_group),
             "process": wished.processes.get(place, stage.process),
         }

@@ -17,6 +17,7 @@ from safetensors import safe_open
 from torch import nn
 from transformers import PreTrainedModel
 
+from omni_stage.components.tensor_parallel.cut import Share
 from omni_stage.program import Progress
 
 _EXPERT = re.compile(r"(?P<layer>.*\.experts)\.(?P<index>\d+)\.(?P<part>gate|up|down)_proj\.weight$")
@@ -38,11 +39,16 @@ class Checkpoint:
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
         progress: Progress | None = None,
+        share: Share | None = None,
     ) -> None:
+        """With `share`, only this rank's part of them is read."""
         self._folder = folder
+        self._share = share
         self._device = torch.device(device)
         self._dtype = dtype
         self._files = _files(folder, prefixes)
+        if share is not None:
+            self._files = {name: file for name, file in self._files.items() if share.wants(name)}
         if not self._files:
             raise CheckpointError(f"the checkpoint has no tensors under {', '.join(prefixes)}")
         self._experts = _count_experts(self._files)
@@ -68,8 +74,18 @@ class Checkpoint:
         for file in sorted(set(self._files.values())):
             with safe_open(self._folder / file, "pt", device=str(self._device)) as opened:
                 for name in sorted(n for n, f in self._files.items() if f == file):
-                    tensor: torch.Tensor = opened.get_tensor(name)
+                    tensor = self._part(opened, name)
                     yield name, tensor.to(self._dtype) if tensor.is_floating_point() else tensor
+
+    def _part(self, opened: Any, name: str) -> torch.Tensor:
+        tensor: torch.Tensor
+        if self._share is not None:
+            whole = opened.get_slice(name)
+            if (slices := self._share.slices(name, whole.get_shape())) is not None:
+                tensor = whole[slices]
+                return tensor
+        tensor = opened.get_tensor(name)
+        return tensor
 
     def _take(self, name: str, tensor: torch.Tensor) -> None:
         match = _EXPERT.match(name)

@@ -63,20 +63,20 @@ class GlooGroup:
     def __init__(self, meeting: Path, rank: int, deadline: Deadline) -> None:
         options = dist.ProcessGroupGloo._Options()  # type: ignore[attr-defined]
         options._devices = [dist.ProcessGroupGloo.create_device(hostname="127.0.0.1")]
-        options._timeout = _left(deadline)
-        with _said("did not come about"):
-            self._group: Any = dist.ProcessGroupGloo(_store(meeting, deadline), rank, 2, options)
+        options._timeout = left(deadline)
+        with said("did not come about"):
+            self._group: Any = dist.ProcessGroupGloo(meet_at(meeting, 2, deadline), rank, 2, options)
 
     def allocate(self, length: int) -> torch.Tensor:
         return torch.empty(length, dtype=torch.uint8)
 
     def send(self, memory: TorchMemory, deadline: Deadline) -> None:
-        with _said("broke"):
-            self._group.send([bytes_of(memory.tensor())], RECEIVER, 0).wait(_left(deadline))
+        with said("broke"):
+            self._group.send([bytes_of(memory.tensor())], RECEIVER, 0).wait(left(deadline))
 
     def receive(self, flat: torch.Tensor, deadline: Deadline) -> TorchMemory:
-        with _said("broke"):
-            self._group.recv([flat], SENDER, 0).wait(_left(deadline))
+        with said("broke"):
+            self._group.recv([flat], SENDER, 0).wait(left(deadline))
         return TorchMemory(flat)
 
     def interrupt(self) -> None:
@@ -94,17 +94,12 @@ class NcclGroup:
     """
 
     def __init__(self, meeting: Path, rank: int, deadline: Deadline) -> None:
-        # Torch's watchdog would end the process when a peer dies or hangs, where our own deadlines end the pair.
-        os.putenv("TORCH_NCCL_ASYNC_ERROR_HANDLING", "0")
-        os.putenv("TORCH_NCCL_ENABLE_MONITORING", "0")
-        # Without this a peer that dies while the two meet would hold this end for ever.
-        os.putenv("TORCH_NCCL_USE_COMM_NONBLOCKING", "1")
-        os.putenv("TORCH_NCCL_NONBLOCKING_TIMEOUT", str(max(1, round(deadline.remaining))))
+        patient_nccl(deadline)
         self._interrupted = False
-        with _said("did not come about"):
+        with said("did not come about"):
             self._stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
             options = dist.ProcessGroupNCCL.Options()
-            self._group: Any = dist.ProcessGroupNCCL(_store(meeting, deadline), rank, 2, options)
+            self._group: Any = dist.ProcessGroupNCCL(meet_at(meeting, 2, deadline), rank, 2, options)
         try:
             self._make_sure(rank, deadline)
         except GroupFailed:
@@ -130,7 +125,7 @@ class NcclGroup:
         self._interrupted = True
 
     def close(self) -> None:
-        with _said("could not be ended"):
+        with said("could not be ended"):
             self._group.abort()
         del self._group
 
@@ -143,7 +138,7 @@ class NcclGroup:
             self.receive(first, deadline)
 
     def _wait_for(self, begin: Callable[[], Any], deadline: Deadline) -> None:
-        with _said("broke"), torch.cuda.stream(self._stream):
+        with said("broke"), torch.cuda.stream(self._stream):
             begin().wait()  # has the stream wait, not this thread
             over = self._stream.record_event()
             while not over.query():
@@ -159,19 +154,30 @@ def nccl_is_missing() -> str | None:
     return None if torch.cuda.is_available() else "there is no GPU"
 
 
-def _store(meeting: Path, deadline: Deadline) -> Any:
-    store = dist.FileStore(str(meeting), 2)  # type: ignore[attr-defined]
-    store.set_timeout(_left(deadline))
+def patient_nccl(deadline: Deadline) -> None:
+    """To be called before a communicator is made: it is ended by us and not by torch."""
+    # Torch's watchdog would end the process when a peer dies or hangs, where our own deadlines end the pair.
+    os.putenv("TORCH_NCCL_ASYNC_ERROR_HANDLING", "0")
+    os.putenv("TORCH_NCCL_ENABLE_MONITORING", "0")
+    # Without this a peer that dies while the two meet would hold this end for ever.
+    os.putenv("TORCH_NCCL_USE_COMM_NONBLOCKING", "1")
+    os.putenv("TORCH_NCCL_NONBLOCKING_TIMEOUT", str(max(1, round(deadline.remaining))))
+
+
+def meet_at(meeting: Path, size: int, deadline: Deadline) -> Any:
+    """The store by which so many processes find each other."""
+    store = dist.FileStore(str(meeting), size)  # type: ignore[attr-defined]
+    store.set_timeout(left(deadline))
     return store
 
 
-def _left(deadline: Deadline) -> timedelta:
+def left(deadline: Deadline) -> timedelta:
     # Torch takes 0 for "no limit".
     return timedelta(milliseconds=max(1, round(deadline.remaining * 1000)))
 
 
 @contextmanager
-def _said(what: str) -> Iterator[None]:
+def said(what: str) -> Iterator[None]:
     """Torch's errors, without its trace of C++ functions."""
     try:
         yield

@@ -30,7 +30,12 @@ PIPELINE = PipelineConfig(
             placement_group="thinker",
         ),
         StageConfig(
-            name="thinker", stream_to=("decode", "talker"), gpu=True, placement_group="thinker", max_running=32
+            name="thinker",
+            stream_to=("decode", "talker"),
+            gpu=True,
+            tensor_parallel=True,
+            placement_group="thinker",
+            max_running=32,
         ),
         StageConfig(name="decode", terminal=Modality.TEXT, placement_group="thinker", max_running=64),
         StageConfig(

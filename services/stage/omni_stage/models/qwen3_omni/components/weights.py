@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,9 @@ import torch
 from transformers import Qwen3OmniMoeConfig
 
 from omni_stage.components.checkpoint import Checkpoint
+from omni_stage.components.tensor_parallel.cut import CutPlan, Share
 from omni_stage.program import StageContext
+from omni_stage.tensor_parallel.rank import Rank
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,15 +24,21 @@ class Weights:
     checkpoint: Checkpoint
     device: torch.device
     dtype: torch.dtype
+    rank: Rank = field(default_factory=Rank)
 
 
-def open_weights(context: StageContext, *prefixes: str) -> Weights:
-    """Loads this stage's tensors, those under the prefixes, and no others."""
+def open_weights(context: StageContext, *prefixes: str, plan: CutPlan | None = None) -> Weights:
+    """Loads this stage's tensors, those under the prefixes, and no others; with a plan, this rank's part of them."""
     folder = open_folder(context)
-    device = torch.device(_device(context.device))
+    device = device_of(context)
     dtype = _dtype(context.dtype, device)
-    checkpoint = Checkpoint(folder, prefixes, device=device, dtype=dtype, progress=context.progress)
-    return Weights(folder, Qwen3OmniMoeConfig.from_pretrained(folder), checkpoint, device, dtype)
+    share = None if plan is None else Share(plan, context.rank)
+    checkpoint = Checkpoint(folder, prefixes, device=device, dtype=dtype, progress=context.progress, share=share)
+    return Weights(folder, read_config(folder), checkpoint, device, dtype, context.rank)
+
+
+def read_config(folder: Path) -> Any:
+    return Qwen3OmniMoeConfig.from_pretrained(folder)
 
 
 def open_folder(context: StageContext) -> Path:
@@ -41,10 +49,19 @@ def open_folder(context: StageContext) -> Path:
     return context.model
 
 
-def _device(name: str) -> str:
+def device_of(context: StageContext) -> torch.device:
+    """Where this process computes: ranks have GPUs one after another, from the one that the settings name on. Raises
+    ValueError when there are not so many."""
+    name, rank = context.device, context.rank
     if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    return name
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    device = torch.device(name)
+    if rank.alone or device.type != "cuda":
+        return device
+    first, there = device.index or 0, torch.cuda.device_count()
+    if first + rank.size > there:
+        raise ValueError(f"Its tp_size is {rank.size}, from cuda:{first} on, and it sees {there} GPUs.")
+    return torch.device("cuda", first + rank.number)
 
 
 def _dtype(name: str, device: torch.device) -> torch.dtype:

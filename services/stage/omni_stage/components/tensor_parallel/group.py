@@ -1,0 +1,102 @@
+"""The ranks' collectives: NCCL between GPUs, gloo where there are none.
+
+Made of torch's process groups without its global state, as the pairs are: see `components.pair_group`.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import torch
+import torch.distributed as dist
+
+from omni_common.clock import monotonic
+from omni_common.deadline import Deadline
+from omni_stage.components.pair_group import GroupFailed, left, meet_at, patient_nccl, said
+from omni_stage.tensor_parallel.rank import Rank
+
+
+class RankGroup(Protocol):
+    """One rank's end. One thread uses it, but for `interrupt`; after GroupFailed nothing may follow."""
+
+    def add(self, term: torch.Tensor) -> None:
+        """Makes it the sum of all ranks' terms. Raises GroupFailed."""
+
+    def share(self, data: torch.Tensor) -> None:
+        """Fills it with what rank 0 has in it. Raises GroupFailed."""
+
+    def interrupt(self) -> None:
+        """From any thread: what is under way is in vain."""
+
+
+class GlooRanks:
+    """Over TCP on this machine. A rank that dies is noticed at once, one that hangs when the time is over."""
+
+    def __init__(self, rank: Rank, deadline: Deadline) -> None:
+        options = dist.ProcessGroupGloo._Options()  # type: ignore[attr-defined]
+        options._devices = [dist.ProcessGroupGloo.create_device(hostname="127.0.0.1")]
+        options._timeout = left(Deadline.after(rank.timeout, monotonic))
+        with said("did not come about"):
+            store = meet_at(rank.meeting, rank.size, deadline)
+            self._group: Any = dist.ProcessGroupGloo(store, rank.number, rank.size, options)
+
+    def add(self, term: torch.Tensor) -> None:
+        with said("broke"):
+            self._group.allreduce([term]).wait()
+
+    def share(self, data: torch.Tensor) -> None:
+        with said("broke"):
+            self._group.broadcast(data, 0).wait()
+
+    def interrupt(self) -> None:
+        """The others have ended by then, which gloo notices by itself."""
+
+
+class NcclRanks:
+    """Between as many GPUs. The thread that makes it must have chosen the device.
+
+    Nothing here waits for the GPU: the collectives are work of its stream like any other, so a rank that is gone shows
+    where the step's result is waited for, and `interrupt` ends that wait.
+    """
+
+    def __init__(self, rank: Rank, device: torch.device, deadline: Deadline) -> None:
+        patient_nccl(deadline)
+        with said("did not come about"):
+            store = meet_at(rank.meeting, rank.size, deadline)
+            self._group: Any = dist.ProcessGroupNCCL(store, rank.number, rank.size, dist.ProcessGroupNCCL.Options())
+            self._make_sure(rank, device)
+
+    def add(self, term: torch.Tensor) -> None:
+        with said("broke"):
+            self._group.allreduce([term]).wait()  # has the stream wait, not this thread
+
+    def share(self, data: torch.Tensor) -> None:
+        with said("broke"):
+            self._group.broadcast(data, 0).wait()
+
+    def interrupt(self) -> None:
+        with said("could not be ended"):
+            self._group.abort()
+
+    def _make_sure(self, rank: Rank, device: torch.device) -> None:
+        """The first collective makes the communicator."""
+        first = torch.ones(1, device=device)
+        self.add(first)
+        if int(first) != rank.size:
+            raise GroupFailed(f"added {rank.size} ones up to {int(first)}")
+
+
+class RanksApart(ValueError):
+    """The ranks have not found each other. A sentence."""
+
+
+def meet(rank: Rank, device: torch.device) -> RankGroup:
+    """Waits for the other ranks. Raises RanksApart."""
+    deadline = Deadline.after(rank.timeout, monotonic)
+    try:
+        if device.type == "cuda":
+            torch.cuda.set_device(device)
+            return NcclRanks(rank, device, deadline)
+        return GlooRanks(rank, deadline)
+    except GroupFailed as error:
+        raise RanksApart(f"The group of its {rank.size} ranks {error}.") from error
