@@ -221,6 +221,7 @@ class Replica:
             tensors=NoSpace()
             if self._relay is None
             else InPlace(self._relay, loop, inline_limit=settings.inline_limit),
+            prefix_cache=settings.prefix_cache,
         )
         factory = self._family.factories[self._config.name]
         try:

@@ -13,6 +13,7 @@ from pydantic_settings import SettingsConfigDict
 from omni_common.pipeline import replica_names
 from omni_common.rpc.contract import INLINE_LIMIT
 from omni_common.settings import ByteSize, Duration, ServiceSettings
+from omni_stage.program import PREFIX_CACHE
 
 
 class StageSettings(ServiceSettings):
@@ -62,6 +63,10 @@ class StageSettings(ServiceSettings):
     )
     max_inbound: ByteSize = Field(
         default=ByteSize(512 << 20), description="Bytes of tensors in pieces that one upstream may have under way."
+    )
+    prefix_cache: ByteSize = Field(
+        default=ByteSize(PREFIX_CACHE),
+        description="Keys and values of prompts' beginnings that are kept for requests to come; 0 keeps none.",
     )
     stall_timeout: Duration = Field(
         default=timedelta(minutes=5), description="A scheduler that has not come round for so long ends the process."

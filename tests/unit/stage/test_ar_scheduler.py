@@ -85,6 +85,10 @@ class CountingRunner:
     def prompt_tokens(self) -> int:
         return 10 * len(self.batches[-1].prefill)
 
+    @property
+    def reused_tokens(self) -> int:
+        return 7 * len(self.batches[-1].prefill)
+
     def cache_use(self) -> CacheUse:
         return CacheUse(tokens=sum(self._made.values()), size=100 * len(self._made))
 
@@ -309,6 +313,7 @@ def test_prompts_and_caches_are_metered_and_what_cannot_step_is_not_kept_waiting
     assert answers.end_of(B) == Result(B, 3)
     scheduler.stop()
     assert value("omni_stage_prompt_tokens_total", kind="computed") == 20
+    assert value("omni_stage_prompt_tokens_total", kind="prefix_hit") == 14
     assert value("omni_kv_cache_tokens") == 4
     assert value("omni_kv_cache_bytes") == 200
 

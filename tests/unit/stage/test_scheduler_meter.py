@@ -135,11 +135,13 @@ def test_a_request_that_waits_for_a_thread_ages_until_its_turn() -> None:
 
 def test_caches_and_prompts_are_counted_by_stage() -> None:
     meter = StageMeter("metered_engine", ManualClock())
-    meter.prompt(12)
-    meter.prompt(3)
-    meter.caches(CacheUse(tokens=40, size=4096), 0.25)
-    labels = {"stage": "metered_engine", "kind": "computed"}
-    assert REGISTRY.get_sample_value("omni_stage_prompt_tokens_total", labels) == 15
+    meter.prompt(12, 32)
+    meter.prompt(3, 0)
+    meter.caches(CacheUse(tokens=40, size=4096, kept=512), 0.25)
+    for kind, tokens in (("computed", 15), ("prefix_hit", 32)):
+        labels = {"stage": "metered_engine", "kind": kind}
+        assert REGISTRY.get_sample_value("omni_stage_prompt_tokens_total", labels) == tokens
     assert value("omni_kv_cache_tokens", "metered_engine") == 40
     assert value("omni_kv_cache_bytes", "metered_engine") == 4096
+    assert value("omni_prefix_cache_bytes", "metered_engine") == 512
     assert value("omni_kv_cache_usage_ratio", "metered_engine") == 0.25

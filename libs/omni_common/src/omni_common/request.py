@@ -217,7 +217,8 @@ def modality_of(output: Output) -> Modality:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Tokens; audio tokens of a completion are codec frames, and seconds those of the audio that came in."""
+    """Tokens; audio tokens of a completion are codec frames, and seconds those of the audio that came in. Cached ones
+    were not computed because an earlier prompt began with them."""
 
     prompt_tokens: int = 0
     prompt_audio_tokens: int = 0
@@ -225,6 +226,7 @@ class Usage:
     completion_text_tokens: int = 0
     completion_audio_tokens: int = 0
     prompt_audio_seconds: float = 0.0
+    prompt_cached_tokens: int = 0
 
     def __add__(self, other: Usage) -> Usage:
         return Usage(*(getattr(self, n) + getattr(other, n) for n in Usage.__slots__))

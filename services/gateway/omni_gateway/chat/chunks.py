@@ -24,7 +24,7 @@ def usage_body(usage: Usage) -> Json:
         "total_tokens": usage.prompt_tokens + completion,
         "prompt_tokens_details": {
             "audio_tokens": usage.prompt_audio_tokens,
-            "cached_tokens": 0,
+            "cached_tokens": usage.prompt_cached_tokens,
             "image_tokens": usage.prompt_image_tokens,
             "text_tokens": max(0, usage.prompt_tokens - media),
         },

@@ -18,6 +18,7 @@ from torch import nn
 from omni_common.request import RequestKey
 from omni_stage.components.attention import Packed, Span
 from omni_stage.components.kv_cache import KvStore
+from omni_stage.components.prefix_cache import PrefixCache
 from omni_stage.components.sampler import Sampler
 from omni_stage.scheduler.ar_contract import Batch, CacheUse
 from omni_stage.scheduler.contract import Consumed, NewRequest, Outgoing
@@ -27,7 +28,8 @@ from omni_stage.scheduler.contract import Consumed, NewRequest, Outgoing
 class ArSequence:
     """One request in an autoregressive stage. A model's runner adds its own fields.
 
-    `expected` tokens are what its cache is made for at first; `number` is its name in the store.
+    `expected` tokens are what its cache is made for at first; `number` is its name in the store; `reused` tokens of its
+    prompt were kept from earlier requests.
     """
 
     key: RequestKey
@@ -36,6 +38,7 @@ class ArSequence:
     max_tokens: int
     generated: int = 0
     number: int = field(default=-1, init=False)
+    reused: int = field(default=0, init=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,12 +56,14 @@ I = TypeVar("I", bound=StepInput)  # noqa: E741  (the input of a step, as S is t
 class ArRunner(ABC, Generic[S, I]):
     """A ModelRunner over packed batches. Everything runs in the scheduler's thread, in inference mode."""
 
-    def __init__(self, store: KvStore) -> None:
+    def __init__(self, store: KvStore, prefixes: PrefixCache | None = None) -> None:
         self._store = store
+        self._prefixes = prefixes
         self._numbers = count()
         self._sequences: dict[RequestKey, S] = {}
         self._consumed: dict[tuple[RequestKey, str], int] = {}
         self._prompt_tokens = 0
+        self._reused_tokens = 0
 
     @abstractmethod
     def make(self, request: NewRequest) -> S:
@@ -123,10 +128,9 @@ class ArRunner(ABC, Generic[S, I]):
                 else:
                     sequences.append(sequence)
                     inputs.append(step)
-            begun = set(batch.prefill)
-            self._prompt_tokens = sum(
-                i.embeds.shape[0] for s, i in zip(sequences, inputs, strict=True) if s.key in begun
-            )
+            begun = [(s, i) for s, i in zip(sequences, inputs, strict=True) if s.key in batch.prefill]
+            self._prompt_tokens = sum(i.embeds.shape[0] for _, i in begun)
+            self._reused_tokens = sum(s.reused for s, _ in begun)
             if sequences:
                 spans = [Span(s.number, i.embeds.shape[0]) for s, i in zip(sequences, inputs, strict=True)]
                 made += self.after(sequences, inputs, self.forward(inputs, Packed(self._store, spans)))
@@ -136,9 +140,13 @@ class ArRunner(ABC, Generic[S, I]):
     def prompt_tokens(self) -> int:
         return self._prompt_tokens
 
+    @property
+    def reused_tokens(self) -> int:
+        return self._reused_tokens
+
     def cache_use(self) -> CacheUse:
         tokens = sum(self._store.length(sequence.number) for sequence in self._sequences.values())
-        return CacheUse(tokens, self._store.size)
+        return CacheUse(tokens, self._store.size, 0 if self._prefixes is None else self._prefixes.size)
 
     def close(self, key: RequestKey) -> None:
         sequence = self._sequences.pop(key, None)

@@ -23,6 +23,10 @@ class KvStore(Protocol):
     def kept(self) -> int:
         """Bytes that blocks take."""
 
+    @property
+    def token_size(self) -> int:
+        """Bytes of one token's keys and values in all layers; 0 as long as there was none."""
+
     def open(self, sequence: int, expected: int) -> None:
         """A new, empty sequence, which is expected to have so many tokens; its memory comes with its first tokens."""
 
@@ -55,6 +59,7 @@ class GrowingStore:
         self._sequences: dict[int, _Buffers] = {}
         self._blocks: dict[int, torch.Tensor] = {}  # [layers, 2, heads, tokens, dim]
         self._kept = 0
+        self.token_size = 0
 
     @property
     def size(self) -> int:
@@ -72,6 +77,7 @@ class GrowingStore:
     def append(
         self, sequence: int, layer: int, keys: torch.Tensor, values: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
+        self.token_size = 2 * self._layers * keys.shape[0] * keys.shape[2] * keys.itemsize
         return self._sequences[sequence].append(layer, keys, values)
 
     def length(self, sequence: int) -> int:

@@ -105,7 +105,7 @@ class ArScheduler(Worker):
         begun = time.monotonic()
         made = self._attempt(keys, lambda: tuple(self._runner.execute(batch)))
         self._meter.step(keys, time.monotonic() - begun)
-        self._meter.prompt(self._runner.prompt_tokens)
+        self._meter.prompt(self._runner.prompt_tokens, self._runner.reused_tokens)
         self._queue.stepped(batch)
         if isinstance(made, OmniError):
             return [answer for key in keys for answer in self._fail(key, made)]

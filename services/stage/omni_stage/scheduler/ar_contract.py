@@ -24,10 +24,12 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class CacheUse:
-    """What a runner's keys and values take: tokens, and bytes with room to grow."""
+    """What a runner's keys and values take: tokens, and bytes with room to grow; `kept` are the bytes of those that are
+    kept for requests to come."""
 
     tokens: int = 0
     size: int = 0
+    kept: int = 0
 
 
 class ModelRunner(Protocol):
@@ -59,6 +61,10 @@ class ModelRunner(Protocol):
     def prompt_tokens(self) -> int:
         """How many tokens of prompts the last `execute` ran."""
 
+    @property
+    def reused_tokens(self) -> int:
+        """How many tokens of the same prompts it had kept from earlier requests."""
+
     def cache_use(self) -> CacheUse:
         """Of all sequences. Cheap: asked after each step."""
 
@@ -71,6 +77,10 @@ class NoCaches:
 
     @property
     def prompt_tokens(self) -> int:
+        return 0
+
+    @property
+    def reused_tokens(self) -> int:
         return 0
 
     def cache_use(self) -> CacheUse:

@@ -34,8 +34,8 @@ class Meter(Protocol):
     def load(self, load: Load) -> None:
         """How many requests run and wait now."""
 
-    def prompt(self, tokens: int) -> None:
-        """A step ran so many tokens of prompts."""
+    def prompt(self, computed: int, reused: int) -> None:
+        """A step ran so many tokens of prompts, beside those that earlier requests had left."""
 
     def caches(self, use: CacheUse, usage: float) -> None:
         """What the caches take now, and which part of those that may be there are."""
@@ -108,13 +108,14 @@ class StageMeter:
         self._running.set(load.running)
         self._waiting.set(load.waiting)
 
-    def prompt(self, tokens: int) -> None:
-        names.PROMPT_TOKENS.labels(self._stage, "computed").inc(tokens)
-        names.PROMPT_TOKENS.labels(self._stage, "prefix_hit").inc(0)  # no runner keeps caches between requests yet
+    def prompt(self, computed: int, reused: int) -> None:
+        names.PROMPT_TOKENS.labels(self._stage, "computed").inc(computed)
+        names.PROMPT_TOKENS.labels(self._stage, "prefix_hit").inc(reused)
 
     def caches(self, use: CacheUse, usage: float) -> None:
         names.KV_CACHE_TOKENS.labels(self._stage).set(use.tokens)
         names.KV_CACHE_BYTES.labels(self._stage).set(use.size)
+        names.PREFIX_CACHE_BYTES.labels(self._stage).set(use.kept)
         names.KV_CACHE_USAGE.labels(self._stage).set(usage)
 
     def late(self) -> None:

@@ -161,6 +161,9 @@ KV_CACHE_USAGE = Gauge(
 )
 KV_CACHE_TOKENS = Gauge("omni_kv_cache_tokens", "Tokens whose keys and values are held.", ["stage"])
 KV_CACHE_BYTES = Gauge("omni_kv_cache_bytes", "Memory that keys and values take, with room to grow.", ["stage"])
+PREFIX_CACHE_BYTES = Gauge(
+    "omni_prefix_cache_bytes", "Memory of the beginnings of prompts that are kept for requests to come.", ["stage"]
+)
 PROMPT_TOKENS = Counter(
     "omni_stage_prompt_tokens_total",
     "Tokens of prompts: computed, or prefix_hit where keys and values were there from an earlier request.",

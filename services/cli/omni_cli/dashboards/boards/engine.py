@@ -45,6 +45,13 @@ CACHE = Row(
             queries=(Query(total("omni_kv_cache_bytes", *_STAGE), _NAME),),
             unit="bytes",
         ),
+        Panel(
+            title="Kept prompts",
+            says="Memory of the beginnings of prompts that are kept for requests to come, up to what the stage's "
+            "PREFIX_CACHE allows.",
+            queries=(Query(total("omni_prefix_cache_bytes", *_STAGE), _NAME),),
+            unit="bytes",
+        ),
     ),
 )
 

@@ -96,12 +96,14 @@ def aggregate(context: StageContext) -> StageProgram:
 
 
 def thinker(context: StageContext) -> StageProgram:
+    from omni_stage.components.kv_cache import GrowingStore
     from omni_stage.models.qwen3_omni.components import thinker as component
     from omni_stage.models.qwen3_omni.components.warm_up import warm_thinker
     from omni_stage.models.qwen3_omni.components.weights import open_weights
 
     weights = open_weights(context, *component.PREFIXES)
-    runner = component.ThinkerRunner(weights)
+    layers = weights.config.thinker_config.text_config.num_hidden_layers
+    runner = component.ThinkerRunner(weights, GrowingStore(layers), prefix_cache=context.prefix_cache)
     return StageProgram(
         scheduler=_autoregressive(context, runner),
         stream_to=routing.thinker_streams,
@@ -110,12 +112,14 @@ def thinker(context: StageContext) -> StageProgram:
 
 
 def talker(context: StageContext) -> StageProgram:
+    from omni_stage.components.kv_cache import GrowingStore
     from omni_stage.models.qwen3_omni.components import talker as component
     from omni_stage.models.qwen3_omni.components.warm_up import warm_talker
     from omni_stage.models.qwen3_omni.components.weights import open_weights
 
     weights = open_weights(context, component.PREFIX)
-    runner = component.TalkerRunner(weights)
+    layers = weights.config.talker_config.text_config.num_hidden_layers
+    runner = component.TalkerRunner(weights, GrowingStore(layers))
     return StageProgram(scheduler=_autoregressive(context, runner), warm_up=lambda: warm_talker(runner, weights))
 
 

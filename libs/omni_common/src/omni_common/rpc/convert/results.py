@@ -98,6 +98,7 @@ def render_usage(usage: Usage) -> request_pb2.Usage:
         completion_text_tokens=usage.completion_text_tokens,
         completion_audio_tokens=usage.completion_audio_tokens,
         prompt_audio_seconds=usage.prompt_audio_seconds,
+        prompt_cached_tokens=usage.prompt_cached_tokens,
     )
 
 
@@ -109,6 +110,7 @@ def parse_usage(message: request_pb2.Usage) -> Usage:
         completion_text_tokens=message.completion_text_tokens,
         completion_audio_tokens=message.completion_audio_tokens,
         prompt_audio_seconds=message.prompt_audio_seconds,
+        prompt_cached_tokens=message.prompt_cached_tokens,
     )
 
 

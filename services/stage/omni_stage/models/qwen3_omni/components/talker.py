@@ -20,7 +20,7 @@ from omni_common.errors import Internal
 from omni_common.tensor import Tensor
 from omni_stage.components.ar_runner import ArRunner, ArSequence, StepInput, last_rows, run_packed
 from omni_stage.components.attention import PACKED, Packed
-from omni_stage.components.kv_cache import GrowingStore
+from omni_stage.components.kv_cache import KvStore
 from omni_stage.components.sampler import Sampler, sample
 from omni_stage.components.tensors import from_torch, to_torch
 from omni_stage.models.qwen3_omni.components.position import PositionRule
@@ -60,8 +60,8 @@ class TalkerSequence(ArSequence):
 class TalkerRunner(ArRunner[TalkerSequence, StepInput]):
     """Runs the talker and the code predictor of one checkpoint."""
 
-    def __init__(self, weights: Weights) -> None:
-        super().__init__(GrowingStore(weights.config.talker_config.text_config.num_hidden_layers))
+    def __init__(self, weights: Weights, store: KvStore) -> None:
+        super().__init__(store)
         self._config = weights.config
         self._talker = weights.config.talker_config
         self._device = weights.device

@@ -3,13 +3,16 @@
 The talker gets, at the prompt's run, one row per position of the user's turns, and then each token's embedding as it
 is made. The last token, an end mark or a cut, is never spoken. Of text the talker hears embeddings only, so an answer
 that is given word for word needs no step of the model.
+
+What a prompt has in common with an earlier conversation is not computed again. The talker hears of media what the
+accept layer made of them; so these rows are kept beside the keys and values.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +23,13 @@ from transformers.models.qwen3_omni_moe import modeling_qwen3_omni_moe as modeli
 from omni_common.request import FinishReason, Modality, Sampling, Usage
 from omni_stage.components.ar_runner import ArRunner, ArSequence, StepInput, last_rows, run_packed
 from omni_stage.components.attention import PACKED, Packed
-from omni_stage.components.kv_cache import GrowingStore
+from omni_stage.components.kv_cache import KvStore
+from omni_stage.components.prefix_cache import BLOCK_TOKENS, Passage, PrefixCache, whole_blocks
 from omni_stage.components.sampler import Sampler, sample
 from omni_stage.components.tensors import from_torch, to_torch
 from omni_stage.models.qwen3_omni.callbacks import StopFilter
 from omni_stage.models.qwen3_omni.components.position import PositionRule
+from omni_stage.models.qwen3_omni.components.splices import media_of, spliced_digests
 from omni_stage.models.qwen3_omni.components.tokens import Detokenizer, Vocabulary
 from omni_stage.models.qwen3_omni.components.weights import Weights
 from omni_stage.models.qwen3_omni.payload_types import (
@@ -49,6 +54,16 @@ class ThinkerStep(StepInput):
     visual: torch.Tensor | None = None
     deepstack: torch.Tensor | None = None
 
+    def without(self, tokens: int) -> ThinkerStep:
+        """What is left behind the first so many."""
+        embeds, positions = self.embeds[tokens:], self.positions[:, tokens:]
+        if self.visual is None or self.deepstack is None:
+            return ThinkerStep(embeds, positions)
+        seen = int(self.visual[:tokens].sum())
+        if seen == self.deepstack.shape[1]:
+            return ThinkerStep(embeds, positions)
+        return ThinkerStep(embeds, positions, self.visual[tokens:], self.deepstack[:, seen:])
+
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class ThinkerSequence(ArSequence):
@@ -61,6 +76,9 @@ class ThinkerSequence(ArSequence):
     stop: StopFilter | None = None
     text: Detokenizer | None = None
     prompt_embeds: torch.Tensor | None = field(default=None, repr=False)
+    passage: Passage | None = None  # the prompt, for those that begin like it
+    heard: Sequence[torch.Tensor] = ()  # of the media in the reused part, what the accept layer made of them
+    answer: list[int] = field(default_factory=list)
 
     def is_stopped_by(self, token: int) -> bool:
         """Whether the text has come to one of the caller's stop strings."""
@@ -73,8 +91,9 @@ class ThinkerSequence(ArSequence):
 class ThinkerRunner(ArRunner[ThinkerSequence, ThinkerStep]):
     """Runs the text model of one checkpoint."""
 
-    def __init__(self, weights: Weights) -> None:
-        super().__init__(GrowingStore(weights.config.thinker_config.text_config.num_hidden_layers))
+    def __init__(self, weights: Weights, store: KvStore, *, prefix_cache: int = 0) -> None:
+        """`prefix_cache` bytes, beside the store's sequences, are for the beginnings of prompts; 0 keeps none."""
+        super().__init__(store, PrefixCache(store, prefix_cache) if prefix_cache else None)
         self._config = weights.config
         thinker = weights.config.thinker_config
         self._model: Any = weights.checkpoint.module(
@@ -138,7 +157,7 @@ class ThinkerRunner(ArRunner[ThinkerSequence, ThinkerStep]):
     def after(
         self, sequences: Sequence[ThinkerSequence], inputs: Sequence[ThinkerStep], hidden: torch.Tensor
     ) -> Sequence[Outgoing]:
-        made = self._heard(sequences, inputs)
+        made = self._prompts_ran(sequences, inputs)
         logits = linear(last_rows(inputs, hidden), self._head)
         chosen = sample(logits, [s.sampler for s in sequences])
         embeds = self._model.embed_tokens(chosen)
@@ -177,30 +196,81 @@ class ThinkerRunner(ArRunner[ThinkerSequence, ThinkerStep]):
             deepstack = _spread(embeds, image, pictures, videos)
         positions, sequence.delta = self._rule.positions(sequence.ids, sequence.source.prompt.layout)
         sequence.prompt_embeds = embeds if sequence.speaks else None
-        return ThinkerStep(embeds, positions.to(self._device), visual, deepstack)
+        prompt = ThinkerStep(embeds, positions.to(self._device), visual, deepstack)
+        return prompt.without(self._reuse(sequence, positions))
+
+    def _reuse(self, sequence: ThinkerSequence, positions: torch.Tensor) -> int:
+        """Fills the sequence with what is kept of its prompt; how many tokens that is."""
+        if self._prefixes is None:
+            return 0
+        spliced = spliced_digests(sequence.source, self._config.thinker_config, self._prefixes.digest)
+        sequence.passage = Passage(sequence.ids, positions, spliced)
+        reused = self._prefixes.reuse(sequence.number, sequence.passage)
+        sequence.reused, sequence.heard = reused.tokens, reused.rows
+        sequence.prompt_usage += Usage(prompt_cached_tokens=reused.tokens)
+        return reused.tokens
 
     def _keep_accepted(self, _module: object, _args: object, output: Any) -> None:
         """The accept layer's hidden states [tokens, H], kept until the step is over."""
         self._accepted = output[0]
 
-    def _heard(self, sequences: Sequence[ThinkerSequence], inputs: Sequence[ThinkerStep]) -> list[Outgoing]:
-        """What the talker hears of the prompts that ran in this step."""
+    def _prompts_ran(self, sequences: Sequence[ThinkerSequence], inputs: Sequence[ThinkerStep]) -> list[Outgoing]:
+        """Of the prompts that ran in this step: what the talker hears, and what is kept."""
         made: list[Outgoing] = []
         accepted, self._accepted = self._accepted, None
         start = 0
         for sequence, step in zip(sequences, inputs, strict=True):
             end = start + step.embeds.shape[0]
-            if sequence.prompt_embeds is not None and accepted is not None:
-                heard = self._prefill(sequence.ids, sequence.prompt_embeds, accepted[start:end])
-                made.append(Emit(sequence.key, heard, to=("talker",)))
-                sequence.prompt_embeds = None
+            if sequence.next_embed is None and accepted is not None:
+                self._keep_prompt(sequence, accepted[start:end])
+                made += self._heard(sequence, accepted[start:end])
             start = end
         return made
 
+    def _heard(self, sequence: ThinkerSequence, accepted: torch.Tensor) -> Sequence[Outgoing]:
+        """The prompt as the talker hears it. Of its reused part only the media's rows were ever asked for."""
+        embeds, sequence.prompt_embeds = sequence.prompt_embeds, None
+        if embeds is None:
+            return ()
+        if sequence.reused:
+            accepted = torch.cat([embeds[: sequence.reused], accepted])
+            if sequence.heard:
+                media = media_of(sequence.ids[: sequence.reused], self._config.thinker_config)
+                accepted[: sequence.reused][media.to(self._device)] = torch.cat([*sequence.heard])
+        return (Emit(sequence.key, self._prefill(sequence.ids, embeds, accepted), to=("talker",)),)
+
+    def _keep_prompt(self, sequence: ThinkerSequence, accepted: torch.Tensor) -> None:
+        """Keeps the whole blocks that have just been computed, with the accept layer's rows [n, H] of their media."""
+        if self._prefixes is None or sequence.passage is None:
+            return
+        start = sequence.reused
+        media = torch.split(media_of(sequence.ids[start:], self._config.thinker_config), BLOCK_TOKENS)
+        rows = [
+            computed[places.to(self._device)] if places.any() else None
+            for places, computed in zip(media, torch.split(accepted, BLOCK_TOKENS), strict=True)
+        ]
+        new = whole_blocks(len(sequence.ids)) - whole_blocks(start)
+        self._prefixes.keep(sequence.number, sequence.passage, rows[:new])
+
+    def _keep_answer(self, sequence: ThinkerSequence) -> None:
+        """Keeps the blocks that the answer completes: what the caller says next comes behind them. The answer's last
+        token has no keys and values; it was never fed."""
+        prompt = sequence.passage
+        if self._prefixes is None or prompt is None:
+            return
+        fed = torch.tensor(sequence.answer[:-1], dtype=prompt.ids.dtype)
+        places = torch.arange(len(prompt.ids), len(prompt.ids) + len(fed), dtype=prompt.positions.dtype)
+        whole = replace(
+            prompt,
+            ids=torch.cat([prompt.ids, fed]),
+            positions=torch.cat([prompt.positions, (places + sequence.delta).expand(3, -1)], dim=1),
+        )
+        new = whole_blocks(len(whole.ids)) - whole_blocks(len(prompt.ids))
+        self._prefixes.keep(sequence.number, whole, [None] * new)
+
     def _prefill(self, ids: torch.Tensor, embeds: torch.Tensor, accepted: torch.Tensor) -> TalkerPrefill:
         config = self._config
-        thinker = config.thinker_config
-        media = torch.isin(ids, torch.tensor([thinker.image_token_id, thinker.video_token_id, thinker.audio_token_id]))
+        media = media_of(ids, config.thinker_config)
         user = turns_of(ids, config.im_start_token_id, config.user_token_id)
         rows = torch.where(media.to(self._device)[:, None], accepted, embeds)[user.to(self._device)]
         opening = last_turn(ids, config.im_start_token_id, config.assistant_token_id)
@@ -214,6 +284,7 @@ class ThinkerRunner(ArRunner[ThinkerSequence, ThinkerStep]):
 
     def _written(self, sequence: ThinkerSequence, token: int, embed: torch.Tensor) -> Sequence[Outgoing]:
         sequence.sampler.note(token)
+        sequence.answer.append(token)
         sequence.generated += 1
         ended = token == self._config.im_end_token_id or sequence.is_stopped_by(token)
         if not ended and sequence.generated < sequence.max_tokens:
@@ -221,6 +292,7 @@ class ThinkerRunner(ArRunner[ThinkerSequence, ThinkerStep]):
             if not sequence.speaks:
                 return (text,)
             return (text, Emit(sequence.key, SpokenTokens(from_torch(embed)), to=("talker",)))
+        self._keep_answer(sequence)
         finish = FinishReason.STOP if ended else FinishReason.LENGTH
         end = TextEnd(finish, sequence.prompt_usage + Usage(completion_text_tokens=sequence.generated))
         return (Emit(sequence.key, TextTokens((token,), end), to=("decode",)), Result(sequence.key, None))
