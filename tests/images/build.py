@@ -34,4 +34,4 @@ def build() -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(build())
+    sys.exit(build() or 0)
