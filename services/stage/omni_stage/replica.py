@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Protocol
 
@@ -43,6 +44,8 @@ from omni_stage.program import ModelFamily, NoSpace, StageContext, StageProgram
 from omni_stage.servicer import ALLOWED, SERVICE, StageServicer
 from omni_stage.settings import StageSettings
 from omni_stage.stage import Stage
+from omni_stage.tensor_parallel.followers import Followers, cannot_be_spread, spread, stop_step
+from omni_stage.tensor_parallel.order import Order
 
 logger = logging.getLogger(__name__)
 
@@ -84,6 +87,8 @@ class Replica:
             else load_pipeline(settings.pipeline)
         )
         self._config = self._pipeline.stage(settings.stage)
+        if self._config.tp_size > 1 and settings.stage not in self._family.followers:
+            raise CannotStart(cannot_be_spread(self._config.name, self._config.tp_size))
         self._stage: Stage | None = None
         self._links: CoordinatorLinks | None = None
         self._peers: PeerLinks | None = None
@@ -92,6 +97,7 @@ class Replica:
         self._pinning = Pinning()
         self._open_side = open_side
         self._devices = Devices()
+        self._followers: Followers | None = None
 
     async def run(self, started: Starting) -> None:
         """Until cancelled. Calls `started` once the model is warm."""
@@ -125,7 +131,8 @@ class Replica:
             await server.start()
             try:
                 tasks.start_soon(keep_sessions, settings.coordinator_targets, links.session)
-                await self._serve(stage, links, loop, started, server)
+                async with spread(self._order, self._config.tp_size, settings.stall_timeout) as self._followers:
+                    await self._serve(stage, links, loop, started, server)
             finally:
                 links.close()
                 peers.close()
@@ -201,7 +208,7 @@ class Replica:
             await self._tick(stage, links, program)
         finally:
             with anyio.CancelScope(shield=True):  # bounded by one step of the model
-                await anyio.to_thread.run_sync(program.scheduler.stop)
+                await stop_step(self._followers, program.scheduler.stop)
 
     async def _load(self, links: CoordinatorLinks, loop: LoopThread) -> StageProgram:
         """Builds and warms the model in a thread, so that the mesh can watch it come."""
@@ -224,11 +231,16 @@ class Replica:
             prefix_cache=settings.prefix_cache,
         )
         factory = self._family.factories[self._config.name]
+        if self._followers is not None:
+            leading = await self._followers.start()
+            context = replace(context, rank=leading.rank, leading=leading)
         try:
             program = await anyio.to_thread.run_sync(factory, context, abandon_on_cancel=True)
         except ValueError as error:  # what is wrong with the folder, the device or the machine
             logger.debug("the stage cannot be built", exc_info=True)
             raise CannotStart(f"Stage '{self._config.name}' cannot start. {error}") from error
+        if self._followers is not None:
+            await self._followers.all_loaded()
         if program.warm_up is not None:
             links.announce(Phase.STAGE_PHASE_WARMING_UP)
             await anyio.to_thread.run_sync(program.warm_up, abandon_on_cancel=True)
@@ -241,6 +253,21 @@ class Replica:
         arena = None if self._relay is None else self._relay.arena
         if arena is not None and self._pinning.is_behind(arena):
             await anyio.to_thread.run_sync(self._pinning.follow, arena, abandon_on_cancel=True)
+
+    @property
+    def _order(self) -> Order:
+        """What this stage's followers are told, if it has any."""
+        settings = self._settings
+        return Order(
+            family=settings.family,
+            pipeline=self._pipeline.model_dump_json(),
+            stage=self._config.name,
+            model=None if settings.model is None else str(settings.model),
+            device=self._device,
+            dtype=settings.dtype,
+            threads=settings.threads,
+            log_level=settings.log_level,
+        )
 
     @property
     def _device(self) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from omni_common.errors import OmniError
 from omni_common.request import GenerationRequest
@@ -16,6 +16,7 @@ from omni_stage.scheduler.ar_contract import ModelRunner
 from omni_stage.scheduler.contract import NewRequest
 from omni_stage.scheduler.simple import BatchScheduler, SimpleScheduler
 from omni_stage.scheduler.streaming import StreamScheduler
+from omni_stage.tensor_parallel.rank import Following
 
 # Prompts that run in one step beside the running sequences: more would make these wait longer for their next token.
 _MAX_PREFILL = 4
@@ -96,19 +97,23 @@ def aggregate(context: StageContext) -> StageProgram:
 
 
 def thinker(context: StageContext) -> StageProgram:
-    from omni_stage.components.kv_cache import GrowingStore
-    from omni_stage.models.qwen3_omni.components import thinker as component
+    from omni_stage.models.qwen3_omni.components.text_model import open_text_model
+    from omni_stage.models.qwen3_omni.components.thinker import ThinkerRunner
     from omni_stage.models.qwen3_omni.components.warm_up import warm_thinker
-    from omni_stage.models.qwen3_omni.components.weights import open_weights
 
-    weights = open_weights(context, *component.PREFIXES)
-    layers = weights.config.thinker_config.text_config.num_hidden_layers
-    runner = component.ThinkerRunner(weights, GrowingStore(layers), prefix_cache=context.prefix_cache)
+    opened = open_text_model(context)
+    runner = ThinkerRunner(opened.weights, opened.store, prefix_cache=context.prefix_cache, text=opened.text)
     return StageProgram(
         scheduler=_autoregressive(context, runner),
         stream_to=routing.thinker_streams,
-        warm_up=lambda: warm_thinker(runner, weights),
+        warm_up=lambda: warm_thinker(runner, opened.weights),
     )
+
+
+def thinker_follower(context: StageContext, following: Following) -> Callable[[], None]:
+    from omni_stage.models.qwen3_omni.components.text_model import follow_text_model
+
+    return follow_text_model(context, following)
 
 
 def talker(context: StageContext) -> StageProgram:
@@ -181,4 +186,5 @@ FAMILY = ModelFamily(
         "code2wav": code2wav,
     },
     payloads=PAYLOADS,
+    followers={"thinker": thinker_follower},
 )

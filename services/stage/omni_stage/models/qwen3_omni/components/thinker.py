@@ -18,11 +18,10 @@ from typing import Any
 
 import torch
 from torch.nn.functional import linear
-from transformers.models.qwen3_omni_moe import modeling_qwen3_omni_moe as modeling
 
 from omni_common.request import FinishReason, Modality, Sampling, Usage
-from omni_stage.components.ar_runner import ArRunner, ArSequence, StepInput, last_rows, run_packed
-from omni_stage.components.attention import PACKED, Packed
+from omni_stage.components.ar_runner import ArRunner, ArSequence, StepInput, last_rows
+from omni_stage.components.attention import Packed
 from omni_stage.components.kv_cache import KvStore
 from omni_stage.components.prefix_cache import BLOCK_TOKENS, Passage, PrefixCache, whole_blocks
 from omni_stage.components.sampler import Sampler, sample
@@ -30,6 +29,7 @@ from omni_stage.components.tensors import from_torch, to_torch
 from omni_stage.models.qwen3_omni.callbacks import StopFilter
 from omni_stage.models.qwen3_omni.components.position import PositionRule
 from omni_stage.models.qwen3_omni.components.splices import media_of, spliced_digests
+from omni_stage.models.qwen3_omni.components.text_model import TextModel, TextRows
 from omni_stage.models.qwen3_omni.components.tokens import Detokenizer, Vocabulary
 from omni_stage.models.qwen3_omni.components.weights import Weights
 from omni_stage.models.qwen3_omni.payload_types import (
@@ -43,8 +43,6 @@ from omni_stage.models.qwen3_omni.payload_types import (
 )
 from omni_stage.models.qwen3_omni.request_builders import thinker_sampling
 from omni_stage.scheduler.contract import Emit, NewRequest, Outgoing, Result
-
-PREFIXES = ("thinker.model.", "thinker.lm_head.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,17 +89,16 @@ class ThinkerSequence(ArSequence):
 class ThinkerRunner(ArRunner[ThinkerSequence, ThinkerStep]):
     """Runs the text model of one checkpoint."""
 
-    def __init__(self, weights: Weights, store: KvStore, *, prefix_cache: int = 0) -> None:
-        """`prefix_cache` bytes, beside the store's sequences, are for the beginnings of prompts; 0 keeps none."""
+    def __init__(
+        self, weights: Weights, store: KvStore, *, prefix_cache: int = 0, text: TextModel | None = None
+    ) -> None:
+        """`prefix_cache` bytes, beside the store's sequences, are for the beginnings of prompts; 0 keeps none. `text`
+        is the model, where this process alone does not have it."""
         super().__init__(store, PrefixCache(store, prefix_cache) if prefix_cache else None)
         self._config = weights.config
         thinker = weights.config.thinker_config
-        self._model: Any = weights.checkpoint.module(
-            lambda: modeling.Qwen3OmniMoeThinkerTextModel._from_config(
-                thinker.text_config, dtype=weights.dtype, attn_implementation=PACKED
-            ),
-            PREFIXES[0],
-        )
+        self._text = text or TextModel(weights)
+        self._model = self._text.module
         self._head = weights.checkpoint.tensors["thinker.lm_head.weight"]
         self._device = weights.device
         self._rule = PositionRule(thinker, thinker.audio_config, thinker.vision_config.spatial_merge_size)
@@ -146,13 +143,14 @@ class ThinkerRunner(ArRunner[ThinkerSequence, ThinkerStep]):
         )
 
     def forward(self, inputs: Sequence[ThinkerStep], packed: Packed) -> torch.Tensor:
-        extra: dict[str, Any] = {}
+        visual = deepstack = None
         deepstacks = [i.deepstack for i in inputs if i.deepstack is not None]
         if deepstacks:
-            masks = [i.visual if i.visual is not None else _none(i) for i in inputs]
-            extra["visual_pos_masks"] = torch.cat(masks)[None]
-            extra["deepstack_visual_embeds"] = list(torch.cat(deepstacks, dim=1))
-        return run_packed(self._model, inputs, packed, **extra)
+            visual = torch.cat([i.visual if i.visual is not None else _none(i) for i in inputs])
+            deepstack = torch.cat(deepstacks, dim=1)
+        embeds = torch.cat([i.embeds for i in inputs])
+        positions = torch.cat([i.positions for i in inputs], dim=1)
+        return self._text.forward(TextRows(embeds, positions, visual, deepstack).tensors(), packed)
 
     def after(
         self, sequences: Sequence[ThinkerSequence], inputs: Sequence[ThinkerStep], hidden: torch.Tensor
