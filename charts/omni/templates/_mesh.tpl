@@ -75,6 +75,9 @@
 {{- $weights := mergeOverwrite (deepCopy $values.weightsDefaults) (deepCopy (default dict $given.weights)) (deepCopy (default dict $merged.weights)) }}
 {{- $containers := (include "omni.containers" (dict
   "root" $.root "given" $given "pipeline" $pipeline "group" $group "gpu" $merged.gpu) | fromJson).containers }}
+{{- range $containers }}
+{{- if .gpu }}{{ $_ := set $merged.gpu "count" (max $merged.gpu.count .tpSize) }}{{ end }}
+{{- end }}
 {{- $groups = append $groups (dict
   "name" (include "omni.groupName" (dict "root" $.root "pipeline" $.name "group" $group)) "pipeline" $.name
   "group" $group "family" $given.family "own" $own
@@ -99,15 +102,18 @@
 {{- range $index, $process := $order }}
 {{- $values := deepCopy $.root.Values.stageDefaults }}
 {{- $gpu := false }}
+{{- $tpSize := 1 }}
 {{- $names := list }}
 {{- range $stage := get $stages $process }}
 {{- $names = append $names $stage.name }}
 {{- $gpu = or $gpu $stage.gpu }}
+{{- $tpSize = max $tpSize (int (default 1 $stage.tp_size)) }}
 {{- $values = mergeOverwrite $values (deepCopy (default dict (get (default dict $.given.stages) $stage.name))) }}
 {{- end }}
 {{- $gpu = and $gpu (ne $.gpu.mode "none") (ne $values.device "cpu") }}
 {{- $containers = append $containers (dict
-  "index" $index "process" $process "stages" $names "gpu" $gpu "values" $values "port" (add 7100 (mul 20 $index))
+  "index" $index "process" $process "stages" $names "gpu" $gpu "tpSize" $tpSize "values" $values
+  "port" (add 7100 (mul 20 $index))
   "metrics" (add 9100 $index) "health" (add 9200 $index)) }}
 {{- end }}
 {{- dict "containers" $containers | toJson }}

@@ -33,8 +33,9 @@
 {{- $names = append $names $stage.name }}
 {{- $groups = append $groups $group | uniq }}
 {{- $path := printf "%s.stages.%s" $.path $stage.name }}
-{{- if gt (int (default 1 $values.tpSize)) 1 }}
-{{- fail (printf "%s.tpSize is %d: a stage of this version runs on one GPU." $path (int $values.tpSize)) }}
+{{- $tpSize := int (default (default 1 $stage.tp_size) $values.tpSize) }}
+{{- if and (gt $tpSize 1) (not $stage.tensor_parallel) }}
+{{- fail (printf "%s.tpSize is %d, but the model of this stage runs on one GPU: leave it out." $path $tpSize) }}
 {{- end }}
 {{- $other := get $first $of }}
 {{- if $other }}
