@@ -171,10 +171,11 @@ def autoscaler(name: str, target: str, kind: str, status: str, reason: str, mess
     }
 
 
-def event(kind: str, name: str, reason: str, message: str, *, at: str = "") -> Json:
+def event(kind: str, name: str, reason: str, message: str, *, at: str = "", container: str = "") -> Json:
+    part = {"fieldPath": f"spec.containers{{{container}}}"} if container else {}
     return {
         "metadata": {"name": f"{name}.{reason}"},
-        "involvedObject": {"kind": kind, "name": name},
+        "involvedObject": {"kind": kind, "name": name, **part},
         "reason": reason,
         "message": message,
         "lastTimestamp": at or ago(minutes=1),

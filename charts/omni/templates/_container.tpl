@@ -67,13 +67,22 @@ env:
 {{- end }}
 {{- end }}
 
+{{/* Seconds between two startup probes. Each that fails is an event, and of those a kubelet lets 25 through for a pod, then
+     one in five minutes (client-go, tools/record/events_cache.go): the one that says why a stage cannot load must be
+     among them, so what may take long is asked less often. (dict "startup" 300) */}}
+{{- define "omni.startupPeriod" -}}
+{{- $startup := int64 .startup -}}
+{{- ternary 5 (ternary 10 30 (le $startup 600)) (le $startup 120) -}}
+{{- end }}
+
 {{/* gRPC probes on a health port: (dict "port" 9001 "startup" 300). What is alive but not ready in time is restarted. */}}
 {{- define "omni.grpcProbes" -}}
+{{- $period := include "omni.startupPeriod" . | int64 }}
 startupProbe:
   grpc: {port: {{ .port }}, service: readiness}
-  periodSeconds: 5
+  periodSeconds: {{ $period }}
   timeoutSeconds: 3
-  failureThreshold: {{ div (add (int64 .startup) 4) 5 }}
+  failureThreshold: {{ div (add (int64 .startup) (sub $period 1)) $period }}
 readinessProbe:
   grpc: {port: {{ .port }}, service: readiness}
   periodSeconds: 5

@@ -66,6 +66,9 @@
   "COORDINATORS" (printf "%s-coordinator:7070" (include "omni.fullname" .root)) "DEVICE" $device
   "DTYPE" $values.dtype "THREADS" $values.threads "ARENA" "/run/omni" "DRAIN" .root.Values.requestTimeout
   "METRICS_HOST" "0.0.0.0" "METRICS_PORT" .container.metrics "HEALTH_PORT" .container.health }}
+{{- /* Long enough for the startup probe to come once more, and for its timeout. */}}
+{{- $stay := add (int64 (include "omni.startupPeriod" (dict "startup" .values.startupSeconds))) 5 }}
+{{- $_ := set $owned "STAY_FAILED" (printf "%ds" $stay) }}
 {{- $owned = merge $owned (include "omni.tlsSettings" .root | fromJson) }}
 {{- if ne .weights.source "none" }}{{ $_ := set $owned "MODEL" "/weights" }}{{ end }}
 {{- $env := list (dict "name" "OMP_NUM_THREADS" "value" (toString $values.threads)) }}

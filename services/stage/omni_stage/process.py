@@ -6,6 +6,7 @@ loop, the metrics and the life of the process.
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Mapping
 
@@ -13,11 +14,14 @@ import anyio
 
 from omni_common.clock import Clock, monotonic
 from omni_common.deadline import Deadline
+from omni_common.last_words import CannotStart, first_of, named
 from omni_common.lifecycle import Health, Lifecycle
 from omni_stage.devices import OpenSide, open_side
 from omni_stage.neighbours import Neighbours
 from omni_stage.replica import Replica
 from omni_stage.settings import StageSettings
+
+logger = logging.getLogger(__name__)
 
 
 class StageProcess:
@@ -26,14 +30,27 @@ class StageProcess:
     def __init__(self, settings: StageSettings, *, clock: Clock = monotonic, open_side: OpenSide = open_side) -> None:
         each = settings.of_each_stage()
         neighbours = Neighbours(len(each))
+        self._stages = {one.replica: one.stage for one in each}
         self._replicas = {one.replica: Replica(one, neighbours, clock=clock, open_side=open_side) for one in each}
 
     async def run(self, started: Lifecycle) -> None:
         """Until cancelled. Health is SERVING, for all of them, once every model is warm."""
         gathered = _Gathered(started, len(self._replicas))
         async with anyio.create_task_group() as tasks:
-            for replica in self._replicas.values():
-                tasks.start_soon(replica.run, gathered)
+            for name, replica in self._replicas.items():
+                tasks.start_soon(self._run, name, replica, gathered, started)
+
+    async def _run(self, name: str, replica: Replica, gathered: _Gathered, started: Lifecycle) -> None:
+        """Whatever a library or a driver says of files that are no weights, or of a device without room, is why the
+        stage cannot load; raises CannotStart."""
+        try:
+            await replica.run(gathered)
+        except Exception as error:
+            first = first_of(error)
+            if started.started or isinstance(first, CannotStart):
+                raise
+            logger.exception("the stage cannot be loaded")
+            raise CannotStart(f"Stage '{self._stages[name]}' cannot start. {named(first)}") from error
 
     async def drain(self, deadline: Deadline) -> None:
         """Tells the coordinators to send nothing new, then waits for what is alive and for what has been sent. A

@@ -144,6 +144,44 @@ def test_a_pod_that_is_not_ready_is_told_with_what_it_waits_for() -> None:
     assert only(facts(fresh)).severity is Severity.WARNING
 
 
+TOLD = (
+    "Startup probe failed: error: health rpc probe failed: rpc error: code = FailedPrecondition desc = "
+    "Stage 'thinker' cannot start. model.safetensors is cut short."
+)
+
+
+def test_why_a_stage_cannot_load_is_told_from_the_kubelet_s_event_while_the_process_stays() -> None:
+    down = thinker(
+        ready=False,
+        containers=[container("relay"), container("thinker"), container("talker")],
+        statuses=[running("relay"), running("thinker", ready=False), running("talker", ready=False)],
+        age=ago(seconds=20),
+    )
+    told = event("Pod", NAME, "Unhealthy", TOLD, container="thinker")
+    waits = event("Pod", NAME, "Unhealthy", "Startup probe failed: NOT_SERVING", container="talker", at=ago(seconds=1))
+    found = only(facts(down, events=[told, waits], words={(NAME, "thinker"): "stays"}, loading={NAME: ["it is cold"]}))
+    assert (found.severity, found.sentence) == (
+        Severity.WRONG,
+        "thinker is not ready since 20 seconds: Stage 'thinker' cannot start. model.safetensors is cut short.",
+    )
+
+
+def test_what_the_run_before_could_not_do_is_not_told_of_this_one() -> None:
+    again = running("thinker", ready=False)
+    again["state"]["running"]["startedAt"] = ago(seconds=5)
+    told = event("Pod", NAME, "Unhealthy", TOLD, container="thinker")
+    found = facts(thinker(ready=False, statuses=[again]), events=[told], loading={NAME: ["thinker is loading"]})
+    assert sentence(found) == "thinker is not ready since 60 minutes: thinker is loading."
+
+
+def test_why_a_stage_could_not_load_is_told_from_the_event_where_its_log_is_gone() -> None:
+    down = thinker(ready=False, statuses=[waiting("thinker", "CrashLoopBackOff", restarts=2, last=terminated(1))])
+    said = sentence(facts(down, events=[event("Pod", NAME, "Unhealthy", TOLD, container="thinker")]))
+    assert said.endswith("It said last: \"Stage 'thinker' cannot start. model.safetensors is cut short.\"")
+    other = event("Pod", NAME, "Unhealthy", TOLD, container="talker")
+    assert sentence(facts(down, events=[other])).endswith("It left no last words.")
+
+
 def test_a_pod_that_is_told_to_go_may_end_as_it_likes() -> None:
     killed = {**running("thinker", ready=False), "state": terminated(143)}
     going = thinker(ready=False, statuses=[killed], meta={"deletionTimestamp": ago(seconds=5)})

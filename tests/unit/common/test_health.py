@@ -22,7 +22,7 @@ PROGRAM = """
 import sys
 import anyio
 from pydantic_settings import SettingsConfigDict
-from omni_common.lifecycle import run_service
+from omni_common.lifecycle import CannotStart, run_service
 from omni_common.settings import ServiceSettings
 
 class ThingSettings(ServiceSettings):
@@ -37,6 +37,10 @@ class Thing:
         async for line in lines:
             if line == "start\\n":
                 started()
+            if line == "cannot start\\n":
+                raise CannotStart("There is no paint in the pot,\\n" + 2000 * "or ")
+            if line == "break\\n":
+                raise OSError("no port")
             if line == "block\\n":
                 print("blocked", flush=True)
                 sys.stdin.readline()
@@ -86,6 +90,14 @@ class Thing:
 
     def asked(self, service: str) -> int:
         return int(self._health.Check(health_pb2.HealthCheckRequest(service=service), timeout=PATIENCE).status)
+
+    def refused(self, service: str) -> tuple[grpc.StatusCode, str]:
+        with pytest.raises(grpc.RpcError) as failed:
+            self.asked(service)
+        return failed.value.code(), failed.value.details() or ""
+
+    def ended(self) -> int:
+        return self._process.wait(PATIENCE)
 
     def until(self, service: str, status: int) -> None:
         """A probe is an external endpoint without a way to wait, so it is asked again and again."""
@@ -142,6 +154,49 @@ def test_what_is_not_there_to_ask_for_is_not_found(monkeypatch: pytest.MonkeyPat
         probed.asked("omni.stage.v1.StageService")
     assert failed.value.code() is grpc.StatusCode.NOT_FOUND
     assert failed.value.details() == "There are readiness and liveness to ask for."
+
+
+@pytest.mark.parametrize("service", ["", "readiness"])
+def test_who_asks_a_process_that_cannot_start_is_told_why_and_then_it_ends(
+    monkeypatch: pytest.MonkeyPatch, service: str
+) -> None:
+    with thing(monkeypatch, STAY_FAILED="60s") as probed:
+        probed.told("cannot start")
+        why = probed.logged("stays for a probe to hear why it cannot start")["why"]
+        assert probed.asked("liveness") == SERVING, "what is told and ends by itself needs no killing"
+        assert (why[:33], len(why)) == ("There is no paint in the pot, or ", 800)
+        assert probed.refused(service) == (grpc.StatusCode.FAILED_PRECONDITION, why)
+        assert probed.ended() == 1
+
+
+def test_any_failure_before_the_start_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    with thing(monkeypatch, STAY_FAILED="60s") as probed:
+        probed.told("break")
+        probed.logged("stays for a probe to hear why it cannot start")
+        assert probed.refused("readiness")[1] == "The process failed before it could start. OSError: no port."
+        assert probed.ended() == 1
+
+
+def test_a_process_that_cannot_start_stays_no_longer_than_it_may(monkeypatch: pytest.MonkeyPatch) -> None:
+    with thing(monkeypatch, STAY_FAILED="200ms") as probed:
+        probed.told("cannot start")
+        assert probed.ended() == 1
+
+
+def test_a_process_that_cannot_start_ends_when_it_is_asked_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    with thing(monkeypatch, STAY_FAILED="60s") as probed:
+        probed.told("cannot start")
+        probed.logged("stays for a probe to hear why it cannot start")
+        probed.signal(signal.SIGTERM)
+        assert probed.ended() == 0
+
+
+def test_what_fails_after_its_start_ends_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    with thing(monkeypatch, STAY_FAILED="60s") as probed:
+        probed.told("start")
+        probed.until("readiness", SERVING)
+        probed.told("break")
+        assert probed.ended() == 1
 
 
 def test_a_port_that_is_taken_ends_the_process_with_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,8 @@
 They are answered from a thread, like /metrics: where the event loop is blocked, an answer from the loop would never
 come, and that is just what liveness has to say. A heart is what beats in this process and nowhere else, such as the
 event loop or a stage's scheduler. No peer's health is part of it: one broken process would have all others restarted.
+
+A process that cannot start answers with an error that says why, which the kubelet makes an event: `last_words`.
 """
 
 from __future__ import annotations
@@ -80,9 +82,14 @@ class LoopPulse:
 
 @contextmanager
 def serve_health(
-    host: str, port: int | None, *, ready: Callable[[], bool], alive: Callable[[], bool]
+    host: str,
+    port: int | None,
+    *,
+    ready: Callable[[], bool],
+    alive: Callable[[], bool],
+    failed: Callable[[], str] = str,
 ) -> Iterator[int | None]:
-    """Gives the port it took. Raises OSError when it is another's."""
+    """Gives the port it took. `failed` is why it will never be ready. Raises OSError when the port is another's."""
     if port is None:
         yield None
         return
@@ -97,7 +104,8 @@ def serve_health(
         ],
         maximum_concurrent_rpcs=_ASKERS,
     )
-    health_pb2_grpc.add_HealthServicer_to_server(_Probes({"": ready, READINESS: ready, LIVENESS: alive}), server)
+    probes = _Probes({"": ready, READINESS: ready, LIVENESS: alive}, failed)
+    health_pb2_grpc.add_HealthServicer_to_server(probes, server)
     address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     try:
         taken = server.add_insecure_port(address)
@@ -113,14 +121,19 @@ def serve_health(
 class _Probes(health_pb2_grpc.HealthServicer):  # type: ignore[misc]  # the package has no types
     """Looks when it is asked. `Watch` stays unimplemented: each watcher would hold a thread that probes need."""
 
-    def __init__(self, services: dict[str, Callable[[], bool]]) -> None:
+    def __init__(self, services: dict[str, Callable[[], bool]], failed: Callable[[], str]) -> None:
         self._services = services
+        self._failed = failed
 
     def Check(self, request: Any, context: grpc.ServicerContext) -> Any:
         look = self._services.get(request.service)
         if look is None:
             context.set_code(grpc.StatusCode.NOT_FOUND)
             context.set_details(f"There are {READINESS} and {LIVENESS} to ask for.")
+            return health_pb2.HealthCheckResponse()
+        if request.service != LIVENESS and (why := self._failed()):
+            context.set_code(grpc.StatusCode.FAILED_PRECONDITION)
+            context.set_details(why)
             return health_pb2.HealthCheckResponse()
         status = health_pb2.HealthCheckResponse.ServingStatus
         return health_pb2.HealthCheckResponse(status=status.SERVING if look() else status.NOT_SERVING)

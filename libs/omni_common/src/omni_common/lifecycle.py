@@ -3,7 +3,8 @@
 In order: logs, metrics, probes, `build`, `Service.run`; health is SERVING once the service calls `started`. On the
 first signal health is NOT_SERVING before anything else happens, then `Service.drain` has the `drain` setting's time,
 then `run` is cancelled and the process exits with 0. A second signal cuts the drain short. A service that ends by
-itself has failed: the process exits with 1 and says why, in one sentence where it is CannotStart.
+itself has failed: the process exits with 1 and says why, in one sentence where it is CannotStart. One that fails
+before it has started stays until a probe has heard why, for `stay_failed` at most.
 """
 
 from __future__ import annotations
@@ -25,19 +26,18 @@ from omni_common.allocator import keep_freed_memory
 from omni_common.clock import monotonic
 from omni_common.deadline import Deadline
 from omni_common.health import Hearts, LoopPulse, serve_health
+from omni_common.last_words import CannotStart, LastWords, first_of, sentence_of
 from omni_common.settings import ServiceSettings, why_refused
 from omni_common.telemetry import names
 from omni_common.telemetry.export import export_traces
 from omni_common.telemetry.logs import configure_logs
 from omni_common.telemetry.metrics import describe_build, serve_metrics, version_of, watch_loop
 
+__all__ = ["CannotStart", "Health", "Lifecycle", "Service", "leave", "run_service", "serve"]
+
 logger = logging.getLogger(__name__)
 
 Settings = TypeVar("Settings", bound=ServiceSettings)
-
-
-class CannotStart(Exception):
-    """Why a service cannot start: a sentence for whoever set it up, and the process's last words. No traceback."""
 
 
 class Health(Protocol):
@@ -53,6 +53,7 @@ class Lifecycle:
     def __init__(self, ready: Callable[[], None] = lambda: None) -> None:
         self._ready = ready
         self.hearts = Hearts()
+        self.last_words = LastWords()
         self._health: tuple[Health, ...] = ()
         self._started = anyio.Event()
         self._draining = anyio.Event()
@@ -125,7 +126,7 @@ def run_service(kind: type[Settings], build: Callable[[Settings], Service], **gi
         sentences, others = group.split(CannotStart)
         if sentences is None or others is not None:
             raise
-        logger.error(str(_first(sentences)))  # noqa: TRY400  # the sentence is all there is to say
+        logger.error(str(first_of(sentences)))  # noqa: TRY400  # the sentence is all there is to say
         leave(1)
     leave(0)
 
@@ -154,12 +155,18 @@ async def serve(
     ):
         async with anyio.create_task_group() as tasks:
             signals = await tasks.start(_signals)
-            service = build(settings)
             tasks.start_soon(pulse.run)
             tasks.start_soon(watch_loop)
             tasks.start_soon(lifecycle.tell_health)
-            tasks.start_soon(_end_on_signal, signals, lifecycle, service, settings, tasks.cancel_scope)
-            await service.run(lifecycle)
+            try:
+                service = build(settings)
+                tasks.start_soon(_end_on_signal, signals, lifecycle, service, settings, tasks.cancel_scope)
+                await service.run(lifecycle)
+            except Exception as error:
+                if not lifecycle.started and settings.health_port is not None:
+                    stay = settings.stay_failed.total_seconds()
+                    await lifecycle.last_words.until_heard(sentence_of(error), stay, signals.first)
+                raise
             if not signals.first.is_set():
                 raise RuntimeError("the service ended by itself")
             tasks.cancel_scope.cancel()
@@ -175,7 +182,9 @@ def _name_of(kind: type[ServiceSettings]) -> str:
 def _watched_from_outside(settings: ServiceSettings, lifecycle: Lifecycle) -> Iterator[None]:
     """With its metrics and its probes, each from threads of their own. Raises CannotStart when a port is another's."""
     host = settings.metrics_host
-    probes_of = partial(serve_health, ready=lambda: lifecycle.serving, alive=lifecycle.hearts.beat)
+    probes_of = partial(
+        serve_health, ready=lambda: lifecycle.serving, alive=lifecycle.hearts.beat, failed=lifecycle.last_words.ask
+    )
     with ExitStack() as stack:
         try:
             metrics = stack.enter_context(serve_metrics(host, settings.metrics_port))
@@ -194,13 +203,6 @@ def _keep_for_good() -> None:
     through all that a stage with torch and transformers has imported stops every thread for 0.19 s, each time."""
     gc.collect()
     gc.freeze()
-
-
-def _first(group: ExceptionGroup[CannotStart]) -> Exception:
-    error: Exception = group
-    while isinstance(error, ExceptionGroup):
-        error = error.exceptions[0]
-    return error
 
 
 class _Signals:

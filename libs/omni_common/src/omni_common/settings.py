@@ -92,6 +92,10 @@ class ServiceSettings(BaseSettings):
     health_port: int | None = Field(
         default=None, ge=0, le=65535, description="Port of the probes (gRPC) on METRICS_HOST; 0: a free one."
     )
+    stay_failed: Duration = Field(
+        default=timedelta(seconds=10),
+        description="A process that cannot start stays so long at most for a probe to hear why, where it has probes.",
+    )
     loop_timeout: Duration = Field(
         default=timedelta(seconds=30),
         ge=timedelta(seconds=1),

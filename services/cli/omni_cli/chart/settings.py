@@ -28,7 +28,7 @@ _OF_AN_ARENA = frozenset(("folder", "arena_size", "advertise", "encryption", "tl
 OWNED: Mapping[str, frozenset[str]] = {
     "gateway": _EVERYWHERE | {"coordinators", "request_timeout", "https_cert", "https_key", "api_keys"},
     "coordinator": _EVERYWHERE | {"pipelines", "default_deadline"},
-    "stage": _EVERYWHERE | _OF_A_POD | {"model", "device", "dtype", "threads"},
+    "stage": _EVERYWHERE | _OF_A_POD | {"model", "device", "dtype", "threads", "stay_failed"},
     "relay": _EVERYWHERE | _OF_AN_ARENA | {"transports"},
 }
 """What the chart sets, or has a value of its own for."""

@@ -126,13 +126,14 @@ class Autoscaler:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """The newest of its kind about an object."""
+    """The newest of its kind about an object. `container`: of a pod's, where it is about one."""
 
     kind: str
     name: str
     reason: str
     message: str
     at: datetime | None
+    container: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +167,9 @@ class Facts:
     def age(self, moment: datetime | None) -> timedelta:
         return self.now - moment if moment else timedelta(0)
 
-    def event(self, kind: str, name: str, *reasons: str) -> Event | None:
-        """The newest about the object with one of these reasons."""
-        found = [e for e in self.events if e.kind == kind and e.name == name and e.reason in reasons]
+    def event(self, kind: str, name: str, *reasons: str, container: str = "") -> Event | None:
+        """The newest about the object with one of these reasons; about this container, or the pod, where one is
+        named."""
+        about = [e for e in self.events if e.kind == kind and e.name == name and e.reason in reasons]
+        found = [e for e in about if not container or e.container in {"", container}]
         return max(found, key=lambda event: event.at or datetime.min.replace(tzinfo=self.now.tzinfo), default=None)

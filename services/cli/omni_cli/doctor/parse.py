@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
@@ -15,6 +16,7 @@ Json = Mapping[str, Any]
 _VERSION = "app.kubernetes.io/version"
 _HASH = "pod-template-hash"
 _OVER = frozenset({"Succeeded", "Failed"})
+_PART = re.compile(r"spec\.(initContainers|containers)\{(?P<name>[^}]*)\}")
 _PRESSURES = ("MemoryPressure", "DiskPressure", "PIDPressure", "NetworkUnavailable")
 
 
@@ -136,7 +138,9 @@ def parse_event(item: Json) -> Event:
     times = (item.get(name) for name in ("lastTimestamp", "eventTime", "firstTimestamp"))
     at = next((found for found in map(parse_time, times) if found), None)
     message = item.get("message") or item.get("note") or ""
-    return Event(about.get("kind", ""), about.get("name", ""), item.get("reason") or "", message, at)
+    part = _PART.fullmatch(about.get("fieldPath") or "")
+    container = part["name"] if part else ""
+    return Event(about.get("kind", ""), about.get("name", ""), item.get("reason") or "", message, at, container)
 
 
 def parse_time(text: object) -> datetime | None:

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from typing import Any
 
 _LONGEST = 300
+# How the kubelet renders the error that a probe was answered with: omni_common.last_words.
+_CANNOT = "code = FailedPrecondition desc = "
 _ERRORS = frozenset({"ERROR", "CRITICAL"})
 _ALWAYS = frozenset({"ts", "level", "service", "logger", "msg", "exception"})
 
@@ -20,6 +22,11 @@ def last_words(log: str) -> str:
         if record.get("level") in _ERRORS or (not record and line.startswith("CannotStart")):
             return plain(_told(record, line))
     return plain(_told(records[-1], lines[-1])) if lines else ""
+
+
+def why_it_cannot(probe: str) -> str:
+    """Of what an event tells about a probe: the sentence of a process that cannot start, or nothing."""
+    return plain(probe.partition(_CANNOT)[2])
 
 
 def plain(text: str) -> str:

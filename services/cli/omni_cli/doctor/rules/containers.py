@@ -8,7 +8,7 @@ from datetime import timedelta
 from omni_cli.doctor.facts import Container, Ended, Facts, Pod
 from omni_cli.doctor.findings import Finding, Severity
 from omni_cli.doctor.quantities import amount_text
-from omni_cli.doctor.words import last_words, plain
+from omni_cli.doctor.words import last_words, plain, why_it_cannot
 
 # What was killed longer ago, and has run since, is history.
 _RECENT = timedelta(hours=1)
@@ -67,7 +67,11 @@ def _memory(pod: Pod, container: Container) -> tuple[str, str]:
 
 
 def _crash(pod: Pod, container: Container, ended: Ended, facts: Facts) -> tuple[str, str]:
-    words = last_words(ended.message) or facts.words.get((pod.name, container.name), "")
+    words = (
+        last_words(ended.message)
+        or facts.words.get((pod.name, container.name), "")
+        or why_it_could_not(pod, container, facts)
+    )
     who = "the step that gets its weights" if is_weights(container) else f"its container {container.name}"
     times = _times(container)
     told = f'It said last: "{words}"' if words else "It left no last words."
@@ -77,6 +81,12 @@ def _crash(pod: Pod, container: Container, ended: Ended, facts: Facts) -> tuple[
         if event := facts.event("Pod", pod.name, "Unhealthy", "Killing"):
             told = f"{told} The kubelet said: {plain(event.message).rstrip('.')}."
     return f"{pod.what} fails: {who} ended with {how}. {times}. {told}".replace("..", "."), ""
+
+
+def why_it_could_not(pod: Pod, container: Container, facts: Facts) -> str:
+    """As the kubelet heard it from the process itself, and made it an event."""
+    event = facts.event("Pod", pod.name, "Unhealthy", container=container.name)
+    return why_it_cannot(event.message) if event else ""
 
 
 def _times(container: Container) -> str:

@@ -7,7 +7,7 @@ from datetime import timedelta
 
 from omni_cli.doctor.facts import Container, Facts, Pod
 from omni_cli.doctor.findings import Finding, Severity, age_text
-from omni_cli.doctor.rules.containers import is_weights
+from omni_cli.doctor.rules.containers import is_weights, why_it_could_not
 from omni_cli.doctor.words import plain
 
 # So long a process may take to start before somebody should know; loading weights takes longer, and is told as well.
@@ -46,6 +46,8 @@ def _told_elsewhere(pod: Pod) -> bool:
 
 def _unready(pod: Pod, facts: Facts) -> Finding:
     age = facts.age(pod.created)
+    if cannot := list(dict.fromkeys(_refusals(pod, facts))):
+        return _finding(pod, f"{pod.what} is not ready since {age_text(age)}: {' '.join(cannot)}", Severity.WRONG)
     if steps := facts.loading.get(pod.name):
         why = ", ".join(steps)
     elif event := facts.event("Pod", pod.name, "Unhealthy"):
@@ -56,6 +58,15 @@ def _unready(pod: Pod, facts: Facts) -> Finding:
     severity = Severity.WARNING if age < _START else Severity.WRONG
     sentence = f"{pod.what} is not ready since {age_text(age)}: {why.rstrip('.')}.{''.join(words)}"
     return _finding(pod, sentence, severity)
+
+
+def _refusals(pod: Pod, facts: Facts) -> Iterator[str]:
+    """Of processes that cannot start, and stay only to say so. What was said by the run before is no longer true."""
+    for container in pod.containers:
+        event = facts.event("Pod", pod.name, "Unhealthy", container=container.name)
+        why = why_it_could_not(pod, container, facts)
+        if why and event and not container.ready and facts.age(event.at) <= facts.age(container.since or event.at):
+            yield f"{why.rstrip('.')}."
 
 
 def _words(pod: Pod, container: Container, facts: Facts) -> str:
