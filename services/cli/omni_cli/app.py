@@ -1,4 +1,7 @@
-"""The command `omni`: its commands, its options, its exit codes."""
+"""The command `omni`: its commands, its options, its exit codes.
+
+OpenAI's client takes longer to import than all else together: commands that talk to a mesh do so when they run.
+"""
 
 from __future__ import annotations
 
@@ -8,21 +11,16 @@ from typing import Annotated
 
 import typer
 
-from omni_cli import chat as chatting
 from omni_cli import cluster_app
-from omni_cli import demo as demonstration
-from omni_cli import models as listing
-from omni_cli import speak as speaking
-from omni_cli import transcribe as transcribing
 from omni_cli import up as running
 from omni_cli.bench import relay as benching
 from omni_cli.checkpoint import make_tiny_checkpoint
-from omni_cli.conversation import Question, message
 from omni_cli.launcher.plan import Encryption, Wishes
 from omni_cli.run import said_plainly, to_the_end, until_stopped
 from omni_cli.serving import choose
 from omni_cli.top import show as topping
 from omni_cli.wishes import (
+    Form,
     parse_device,
     parse_groups,
     parse_numbers,
@@ -154,6 +152,9 @@ def chat(
     timings: Annotated[bool, typer.Option(help="Show when each stage worked.")] = False,
 ) -> None:
     """Ask a running mesh; the text comes as it is made."""
+    from omni_cli import chat as chatting
+    from omni_cli.conversation import Question
+
     with said_plainly():
         question = Question(text, image or (), audio or (), video or (), max_tokens)
         to_the_end(lambda: chatting.chat(question, url=url, model=model, speak=speak, timings=timings))
@@ -172,6 +173,8 @@ def speak(
     model: Annotated[str | None, typer.Option(help="The model that speaks; default: one that is made for it.")] = None,
 ) -> None:
     """Let a running mesh say a text."""
+    from omni_cli import speak as speaking
+
     with said_plainly():
         script = speaking.Script(speaking.text_or_stdin(text), voice, speed)
         to_the_end(lambda: speaking.speak(script, output, url=url, model=model))
@@ -181,7 +184,7 @@ def speak(
 def transcribe(
     file: Annotated[Path, typer.Argument(help="A recording: WAV, MP3, M4A, WebM, Ogg or FLAC.")],
     *,
-    form: Annotated[transcribing.Form, typer.Option("--format", help="What to print.")] = "text",
+    form: Annotated[Form, typer.Option("--format", help="What to print.")] = "text",
     words: Annotated[bool, typer.Option("--words", help="With verbose_json: when each word was said.")] = False,
     language: Annotated[str, typer.Option(help="ISO 639-1 code, where the model knows several.")] = "",
     prompt: Annotated[str, typer.Option(help="Words and spellings to expect.")] = "",
@@ -190,6 +193,8 @@ def transcribe(
     model: Annotated[str | None, typer.Option(help="The model that listens; default: one that is made for it.")] = None,
 ) -> None:
     """Let a running mesh write down what is said in a file; text comes as it is heard."""
+    from omni_cli import transcribe as transcribing
+
     with said_plainly():
         recording = transcribing.Recording(file, language, prompt)
         work = transcribing.transcribe
@@ -229,6 +234,9 @@ def demo(
     verbose: Verbose = False,
 ) -> None:
     """Start a mesh, let it speak and hear itself, ask it about a photo by voice, show how it answered, stop it."""
+    from omni_cli import demo as demonstration
+    from omni_cli.conversation import Question, message
+
     with said_plainly():
         question = Question("", images=(image,), audios=(audio,))
         message(question)  # what cannot be read is told before anything starts
@@ -261,6 +269,8 @@ def bench_relay(
 @models.callback()
 def list_models(context: typer.Context, url: Url = DEFAULT_URL) -> None:
     """List the model families, and what the mesh at --url serves."""
+    from omni_cli import models as listing
+
     if context.invoked_subcommand is None:
         with said_plainly():
             to_the_end(lambda: listing.list_models(url))

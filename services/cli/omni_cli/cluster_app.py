@@ -11,12 +11,10 @@ import typer
 from omni_cli.capacity.show import Target
 from omni_cli.capacity.show import plan as planning
 from omni_cli.cluster.access import DEFAULT_RELEASE, Where
-from omni_cli.conversation import open_client
 from omni_cli.doctor.show import doctor as examining
 from omni_cli.errors import CommandError
 from omni_cli.run import said_plainly, to_the_end
 from omni_cli.top.source import open_source
-from omni_cli.verify.show import verify as verifying
 from omni_common.settings import parse_duration
 
 DEFAULT_URL = "http://127.0.0.1:8000/v1"
@@ -62,6 +60,9 @@ def verify(
     ] = "120s",
 ) -> None:
     """Speak to every model of a running mesh, and check that it answers: text, and speech that is not silent."""
+    from omni_cli.conversation import open_client
+    from omni_cli.verify.show import verify as verifying
+
     with said_plainly():
         seconds = parse_seconds(timeout, "--timeout")
         key = read_key(api_key_file)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import openai
 
@@ -13,9 +12,8 @@ from omni_cli.chat import show_text
 from omni_cli.conversation import open_client
 from omni_cli.errors import CommandError
 from omni_cli.served import model_for
+from omni_cli.wishes import Form
 from omni_common.request import Task
-
-Form = Literal["text", "json", "srt", "vtt", "verbose_json"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,13 +1,17 @@
-"""Pure: options of the command line that are lists written as text."""
+"""Pure: options of the command line that are lists written as text, and what others may be."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from typing import Literal
 
 from omni_cli.errors import CommandError
 from omni_cli.launcher.ground import LEAST_SHARE, MIB
 from omni_common.settings import OTLP_ENDPOINT
+
+# Of what `omni transcribe` prints.
+Form = Literal["text", "json", "srt", "vtt", "verbose_json"]
 
 _UNITS = {"": 1, "KiB": 1 << 10, "MiB": MIB, "GiB": 1 << 30}
 _TRANSPORTS = ("tcp", "ucx", "nixl")
