@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[2]
 FILES = sorted(ROOT.glob("services/*/Dockerfile"))
 
 MEANT = {
-    "DS026": "no HEALTHCHECK: the kubelet heeds none, it probes by gRPC and HTTP; the image of the command serves nothing",
+    "DS026": "no HEALTHCHECK: the kubelet heeds none, it probes by itself; the image of the command serves nothing",
 }
 
 
