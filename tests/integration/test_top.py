@@ -7,13 +7,13 @@ import pty
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import anyio
 import pytest
-from tests.integration.up_process import STAGES, say, up
+from tests.integration.up_process import STAGES, Up, say, up
 
 from omni_cli.launcher.state import RunState, newest_state
 
@@ -42,12 +42,23 @@ def state_of(run: Path) -> RunState:
     return state
 
 
-async def test_stages_edges_and_relays_of_the_newest_run_are_shown(tmp_path: Path) -> None:
-    async with up(tmp_path, "--apart", settings=APART) as mesh:
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the mesh that most tests look at."""
+    return tmp_path_factory.mktemp("run")
+
+
+@pytest.fixture(scope="module")
+async def watched(run: Path, anyio_backend: str) -> AsyncIterator[Up]:
+    async with up(run, "--apart", settings=APART) as mesh:
         await mesh.ready()
-        assert "hello" in (await say(mesh, "hello mesh", image=PHOTO)).lower()
-        lines = await table_of(tmp_path)
+        yield mesh
         assert await mesh.stop(signal.SIGTERM) == 0
+
+
+async def test_stages_edges_and_relays_of_the_newest_run_are_shown(watched: Up, run: Path) -> None:
+    assert "hello" in (await say(watched, "hello mesh", image=PHOTO)).lower()
+    lines = await table_of(run)
     phases = {words[0]: words[1] for words in lines if len(words) > 1}
     assert {name: phases[name] for name in phases if name.endswith("-0")} == {
         f"{kind}echo-{stage}-0": "serving" for stage in STAGES for kind in ("", "relay-")
@@ -58,12 +69,10 @@ async def test_stages_edges_and_relays_of_the_newest_run_are_shown(tmp_path: Pat
     assert set(map(tuple, arenas.values())) == {("128", "MiB")}
 
 
-async def test_addresses_may_be_given_and_a_silent_one_is_named(tmp_path: Path) -> None:
-    async with up(tmp_path) as mesh:
-        await mesh.ready()
-        at = {process.name: process.metrics for process in state_of(tmp_path).processes}
-        lines = await table_of(tmp_path / "elsewhere", f"http://{at['echo-say-0']}", "http://127.0.0.1:1/metrics")
-        assert await mesh.stop(signal.SIGTERM) == 0
+@pytest.mark.usefixtures("watched")
+async def test_addresses_may_be_given_and_a_silent_one_is_named(run: Path, tmp_path: Path) -> None:
+    at = {process.name: process.metrics for process in state_of(run).processes}
+    lines = await table_of(tmp_path, f"http://{at['echo-say-0']}", "http://127.0.0.1:1/metrics")
     assert [words[:2] for words in lines if words and words[0] == at["echo-say-0"]] == [[at["echo-say-0"], "serving"]]
     assert ["No", "answer", "from", "127.0.0.1:1."] in lines
 
@@ -78,19 +87,17 @@ def terminal() -> Iterator[tuple[int, int]]:
         os.close(theirs)
 
 
-async def test_on_a_terminal_the_table_lives_until_it_is_stopped(tmp_path: Path) -> None:
-    async with up(tmp_path) as mesh:
-        await mesh.ready()
-        with terminal() as (ours, theirs):
-            process = await anyio.open_process(
-                [*COMMAND, "--interval", "0.1"], env=environment(tmp_path), stdout=theirs, stderr=subprocess.DEVNULL
-            )
-            async with process:
-                await screens(ours, 3)
-                process.send_signal(signal.SIGINT)
-                with anyio.fail_after(20):
-                    assert await process.wait() == 0
-        assert await mesh.stop(signal.SIGTERM) == 0
+@pytest.mark.usefixtures("watched")
+async def test_on_a_terminal_the_table_lives_until_it_is_stopped(run: Path) -> None:
+    with terminal() as (ours, theirs):
+        process = await anyio.open_process(
+            [*COMMAND, "--interval", "0.1"], env=environment(run), stdout=theirs, stderr=subprocess.DEVNULL
+        )
+        async with process:
+            await screens(ours, 3)
+            process.send_signal(signal.SIGINT)
+            with anyio.fail_after(20):
+                assert await process.wait() == 0
 
 
 async def screens(terminal: int, number: int) -> None:
