@@ -78,8 +78,9 @@ up: setup $(if $(QWEN),$(filter $(TINY),$(MODEL))) ## The mesh on this machine u
 chart-tools: setup
 	-@$(BIN)/python -m tests.chart.tools >/dev/null
 
-test: setup chart-tools tests/clients/node_modules/.ready ## All tests that need no GPU, the fast ones first
-	$(PYTEST) tests/unit tests/contract tests/chart tests/observability tests/integration tests/voices tests/parity
+# The longest files first: whoever is done early finds a short one.
+test: setup chart-tools tests/clients/node_modules/.ready ## All tests that need no GPU, the long ones first
+	$(PYTEST) tests/parity tests/voices tests/observability tests/integration tests/chart tests/contract tests/unit
 
 test-unit test-contract test-chart test-observability test-integration test-voices test-parity: test-%: setup chart-tools \
 		tests/clients/node_modules/.ready
