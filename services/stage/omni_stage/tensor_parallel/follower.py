@@ -55,7 +55,12 @@ def follow(order: orders.Order, line: Line) -> NoReturn:
         following.refuse(str(error))
         leave(1)
     following.loaded()
-    work()
+    try:
+        work()
+    except Exception:
+        # The edge of the model's code and of torch's: whatever it is, the replica ends with this process.
+        logger.exception("a rank failed", extra={"rank": order.number, "stage": order.stage})
+        leave(1)
     leave(0)
 
 

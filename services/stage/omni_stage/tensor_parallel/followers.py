@@ -133,13 +133,13 @@ class Followers:
         raise RankLost(f"{self._stage} ends. Its ranks {why}.")
 
     async def _why_ended(self, number: int) -> str:
-        if self._leading is not None and self._leading.why:
-            return self._leading.why
+        """A follower ends with 0 when its line does: any other end is its own, and the reason of the others'."""
+        who = f"are not complete: rank {number} of {self._rank.size}"
         with anyio.move_on_after(_CODE_BOUND):
             code = await self._processes[number].wait()
-            how = f"by signal {-code}" if code < 0 else f"with exit code {code}"
-            return f"are not complete: rank {number} of {self._rank.size} ended {how}"
-        return f"are not complete: rank {number} of {self._rank.size} has closed its line"
+            if code != 0:
+                return f"{who} ended {f'by signal {-code}' if code < 0 else f'with exit code {code}'}"
+        return (self._leading is not None and self._leading.why) or f"{who} has closed its line"
 
 
 @asynccontextmanager
