@@ -109,6 +109,7 @@ async def running_coordinator(
     max_live_requests: int = 8,
     max_media: int = 64 << 20,
     abort_timeout: float = 5.0,
+    max_attempts: int = 3,
     reflection: bool = False,
 ) -> AsyncIterator[RunningCoordinator]:
     """Serves these pipelines on a free port of loopback."""
@@ -120,6 +121,7 @@ async def running_coordinator(
         max_live_requests=max_live_requests,
         max_media=ByteSize(max_media),
         abort_timeout=timedelta(seconds=abort_timeout),
+        max_attempts=max_attempts,
         reflection=reflection,
     )
     process = CoordinatorProcess(settings)

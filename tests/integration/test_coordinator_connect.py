@@ -309,7 +309,7 @@ async def test_a_failed_stage_fails_its_request_alone(tmp_path: Path) -> None:
 
 async def test_a_lost_replica_fails_the_requests_bound_to_it_and_no_others(tmp_path: Path) -> None:
     async with (
-        running_coordinator(tmp_path) as running,
+        running_coordinator(tmp_path, max_attempts=1) as running,
         fake_gateway(running.address) as gateway,
         fake_stage(running.address, replace(SOLO_STAGE, replica="r-1"), scripts=None) as stays,
     ):

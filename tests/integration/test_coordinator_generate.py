@@ -40,9 +40,9 @@ from omni_common.rpc.status import translate_rpc_errors
 from omni_common.testing.gateway import fake_gateway
 from omni_common.testing.mail import PATIENCE
 from omni_common.testing.stage import Place, Script, fake_stage
-from omni_coordinator.coordinator import Submission
-from omni_coordinator.core.request import Finished
+from omni_coordinator.core.events import Finished
 from omni_coordinator.generate import OUTPUT_CREDITS, Admitted, Piece, generating
+from omni_coordinator.submission import Submission
 
 pytestmark = pytest.mark.anyio
 

@@ -28,7 +28,7 @@ from omni_common.rpc.frames import Blob, FrameWriter, PeerStalled
 from omni_common.rpc.session import exchange
 from omni_coordinator.coordinator import Coordinator
 from omni_coordinator.core.bindings import Replica
-from omni_coordinator.core.request import AbortAcked, Event, OutputMade, StageFailed, TerminalDone
+from omni_coordinator.core.events import AbortAcked, Event, OutputMade, StageFailed, TerminalDone
 from omni_coordinator.pipeline_status import parse_phase
 
 logger = logging.getLogger(__name__)
@@ -69,7 +69,7 @@ class StageSession:
     # StageLink
 
     def dispatch(self, envelope: Envelope, request: GenerationRequest, media_sent: Callable[[], None]) -> None:
-        lane = envelope.key.request_id
+        lane = envelope.key.lane
         media: list[tuple[int, memoryview]] = []
 
         def put_blob(data: bytes | memoryview) -> tensor_pb2.DataRef:
@@ -99,11 +99,11 @@ class StageSession:
 
     def grant(self, key: RequestKey, text: int, audio: int) -> None:
         credit = pb.OutputCredit(key=render_key(key), text=text, audio=audio)
-        self._put(pb.StageCommand(credit=credit), lane=key.request_id)
+        self._put(pb.StageCommand(credit=credit), lane=key.lane)
 
     def abort(self, key: RequestKey) -> None:
-        self._writer.drop(key.request_id)  # what has not left need not arrive
-        self._put(pb.StageCommand(abort=pb.Abort(key=render_key(key))), lane=key.request_id)
+        self._writer.drop(key.lane)  # what has not left need not arrive
+        self._put(pb.StageCommand(abort=pb.Abort(key=render_key(key))), lane=key.lane)
 
     def dismiss(self) -> None:
         self._put(pb.StageCommand(dismissed=pb.Dismissed()))

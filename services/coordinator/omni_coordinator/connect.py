@@ -14,12 +14,13 @@ from omni_common.rpc.convert import failure_of, parse_request, parse_trace, rend
 from omni_common.rpc.duplex import Duplex
 from omni_common.rpc.frames import FrameWriter
 from omni_common.rpc.session import exchange
-from omni_coordinator.coordinator import Coordinator, Submission
-from omni_coordinator.core.request import CallerGone, Finished, OutputRead
+from omni_coordinator.coordinator import Coordinator
+from omni_coordinator.core.events import CallerGone, Finished, OutputRead
 from omni_coordinator.finished import render_finished
 from omni_coordinator.live import LiveRequest
 from omni_coordinator.media_inbox import MediaInbox
 from omni_coordinator.pipeline_status import render_pipeline
+from omni_coordinator.submission import Submission
 
 logger = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ import itertools
 import logging
 import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import replace
 from typing import Protocol
 
 import anyio
@@ -20,33 +20,25 @@ from omni_common.clock import Clock, monotonic
 from omni_common.deadline import Deadline
 from omni_common.errors import DeadlineExceeded, OmniError, Overloaded
 from omni_common.pipeline import PipelineConfig
-from omni_common.request import (
-    Binding,
-    Envelope,
-    GenerationRequest,
-    Media,
-    RequestKey,
-    TraceContext,
-)
+from omni_common.request import Envelope, GenerationRequest, RequestKey, TraceContext
 from omni_common.telemetry import names, spans
 from omni_common.telemetry.tracing import begin, context_of, end
+from omni_coordinator.content import Content, media_size
 from omni_coordinator.core.admission import Admission, MediaBudget
-from omni_coordinator.core.bindings import Phase, Replica, bind
+from omni_coordinator.core.bindings import Phase, Replica
+from omni_coordinator.core.events import AbortTimedOut, DeadlinePassed, Event, ReplicaLost, Started, Stopping
+from omni_coordinator.core.failover import Failover
+from omni_coordinator.core.life import Life
 from omni_coordinator.core.pipeline_table import Course, PipelineTable
-from omni_coordinator.core.request import (
-    AbortTimedOut,
-    Bound,
-    DeadlinePassed,
-    Event,
-    ReplicaLost,
-    Request,
-    Started,
-    Stopping,
-)
 from omni_coordinator.core.roster import PipelineState, Roster
-from omni_coordinator.live import Caller, LiveRequest, StageLink
+from omni_coordinator.link import StageLink
+from omni_coordinator.live import Attempt, Caller, LiveRequest
+from omni_coordinator.placing import Placed, place
+from omni_coordinator.submission import Limits, Submission
 
 logger = logging.getLogger(__name__)
+
+_SEED_BITS = 63  # what every random generator takes
 
 
 class Watcher(Protocol):
@@ -57,26 +49,6 @@ class Watcher(Protocol):
 
     def finish(self) -> None:
         """Ends the session once what it still holds is sent."""
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """Bounds of one coordinator; times in seconds, media in bytes."""
-
-    max_live_requests: int = 256
-    max_media: int = 512 << 20
-    default_deadline: float = 600.0
-    abort_timeout: float = 2.0
-
-
-@dataclass(frozen=True, slots=True)
-class Submission:
-    """One caller's request; `remaining` is the time that it has, None for the default."""
-
-    request: GenerationRequest
-    output_credits: int
-    remaining: float | None = None
-    trace: TraceContext = field(default_factory=TraceContext)
 
 
 class Coordinator:
@@ -101,6 +73,7 @@ class Coordinator:
         self._watchers: set[Watcher] = set()
         self._numbers = itertools.count(1)
         self.media = MediaBudget(limits.max_media)
+        _count_from_nothing_on(pipelines)
         self.id = f"coord_{secrets.token_hex(8)}"
 
     def now(self) -> float:
@@ -129,40 +102,38 @@ class Coordinator:
         end comes to the caller."""
         span = begin(spans.COORDINATOR, submission.trace, {spans.COORDINATOR_ID: self.id})
         try:
-            live, request = self._admit(submission, caller, context_of(span, submission.trace))
+            live = self._admit(submission, caller, context_of(span, submission.trace))
         except OmniError as refusal:
             end(span, names.outcome_of(refusal.reason))
             known = submission.request.model if submission.request.model in self.pipelines else "unknown"
             names.ADMISSION_REFUSALS.labels(known, refusal.reason.lower()).inc()
             raise
         live.trace_in(span)
-        size = _media_size(submission.request)
         self._tasks.start_soon(self._watch, live)
         caller.admitted(live)
-        live.begin(Started(), request, lambda: self.media.give_back(size))
+        live.feed(Started())
         return live
 
-    def _admit(
-        self, submission: Submission, caller: Caller, trace: TraceContext
-    ) -> tuple[LiveRequest, GenerationRequest]:
+    def _admit(self, submission: Submission, caller: Caller, trace: TraceContext) -> LiveRequest:
         course = self._table.plan(submission.request)
         if submission.remaining is not None and submission.remaining <= 0:
             raise DeadlineExceeded
-        replicas = bind(course.visits, self._roster.replicas(course.pipeline.name))
+        placed = place(course, self._roster, self._links)
+        try:
+            self._take(course.request)
+        except OmniError:
+            self.left(placed)
+            raise
+        return self._enter(submission, course, placed, caller, trace)
+
+    def _take(self, request: GenerationRequest) -> None:
         self._admission.take()
-        if not self.media.try_take(_media_size(submission.request)):
+        if not self.media.try_take(media_size(request)):
             self._admission.give_back()
             raise Overloaded("The coordinator holds as many bytes of media as it may.")
-        live = self._enter(submission, course, replicas, caller, trace)
-        return live, course.request
 
     def _enter(
-        self,
-        submission: Submission,
-        course: Course,
-        replicas: Mapping[str, Replica],
-        caller: Caller,
-        trace: TraceContext,
+        self, submission: Submission, course: Course, placed: Placed, caller: Caller, trace: TraceContext
     ) -> LiveRequest:
         now = self._clock()
         remaining = self._limits.default_deadline if submission.remaining is None else submission.remaining
@@ -172,26 +143,22 @@ class Coordinator:
             coordinator=self.id,
             deadline=now + remaining,
             origin=now,
-            bindings={stage: Binding(r.name, r.address, r.pod, r.relay) for stage, r in replicas.items()},
+            bindings=placed.bindings,
             terminals=course.terminals,
-            params=course.request.params,
+            params=replace(course.request.params, fallback_seed=secrets.randbits(_SEED_BITS)),
             output_credits=submission.output_credits,
             trace=trace,
         )
-        bound = tuple(
-            Bound(stage, r.number, course.pipeline.stage(stage).terminal if stage in course.terminals else None)
-            for stage, r in replicas.items()
-        )
+        attempts, credit = self._limits.max_attempts, submission.output_credits
         live = LiveRequest(
-            Request(course.pipeline.entry, bound, output_credits=submission.output_credits),
-            envelope=envelope,
-            links={r.number: self._links[r.number] for r in replicas.values()},
+            Life(course.pipeline.entry, placed.bound, output_credits=credit, max_attempts=attempts),
+            Attempt(envelope, placed),
+            Content(course.request, self.media, keep=attempts > 1),
+            course=course,
             caller=caller,
-            release=self._release,
+            host=self,
             clock=self._clock,
         )
-        for replica in replicas.values():
-            replica.outstanding += 1
         self._live[live.key.request_id] = live
         names.LIVE_REQUESTS.labels(live.envelope.pipeline).inc()
         return live
@@ -205,11 +172,25 @@ class Coordinator:
             await live.released.wait()
         live.feed(AbortTimedOut())
 
-    def _release(self, live: LiveRequest) -> None:
+    async def _watch_attempt(self, live: LiveRequest, number: int) -> None:
+        """Sees to it that an attempt is released soon after another has taken its place."""
+        with anyio.move_on_after(self._limits.abort_timeout):
+            await live.attempts[number].released.wait()
+        live.feed(AbortTimedOut(), number)
+
+    # Of live requests
+
+    def place_again(self, live: LiveRequest, without: frozenset[int]) -> Placed:
+        return place(live.course, self._roster, self._links, without)
+
+    def superseded(self, live: LiveRequest, number: int) -> None:
+        self._tasks.start_soon(self._watch_attempt, live, number)
+
+    def left(self, placed: Placed) -> None:
+        placed.leave(self._dismiss)
+
+    def over(self, live: LiveRequest) -> None:
         del self._live[live.key.request_id]
-        for link in live.links.values():
-            link.replica.outstanding -= 1
-            self._dismiss(link.replica)
         self._admission.give_back()
         names.LIVE_REQUESTS.labels(live.envelope.pipeline).dec()
 
@@ -230,12 +211,12 @@ class Coordinator:
         self.changed(link.replica)
 
     def detach(self, link: StageLink) -> None:
-        """The replica is gone: its requests fail now. Idempotent."""
+        """The replica is gone: its requests go on elsewhere, or fail now. Idempotent."""
         if self._links.pop(link.replica.number, None) is None:
             return
         self._roster.remove(link.replica)
         lost = ReplicaLost(link.replica.number)
-        for live in [live for live in self._live.values() if link.replica.number in live.links]:
+        for live in [live for live in self._live.values() if live.is_bound_to(link.replica.number)]:
             live.feed(lost)
         self.changed(link.replica)
 
@@ -245,20 +226,21 @@ class Coordinator:
         names.READY_REPLICAS.labels(replica.pipeline, replica.stage).set(ready)
         for watcher in tuple(self._watchers):
             watcher.pipeline_changed(replica.pipeline)
-        self._dismiss(replica)
+        if (link := self._links.get(replica.number)) is not None:
+            self._dismiss(link)
 
-    def _dismiss(self, replica: Replica) -> None:
+    def _dismiss(self, link: StageLink) -> None:
         """A replica that drains stays until no request is bound to it: one that is idle may be needed yet, and when it
-        leaves, what is bound to it fails."""
-        link = self._links.get(replica.number)
-        if link is not None and replica.phase is Phase.DRAINING and not replica.outstanding:
+        leaves, what is bound to it has to begin again."""
+        replica = link.replica
+        if self._links.get(replica.number) is link and replica.phase is Phase.DRAINING and not replica.outstanding:
             link.dismiss()
 
     def tell(self, key: RequestKey, event: Event) -> None:
         """An event about a request from one of its replicas. One about an unknown request or attempt is late."""
         live = self._live.get(key.request_id)
-        if live is not None and live.key == key:
-            live.feed(event)
+        if live is not None:
+            live.feed(event, key.attempt)
 
     # Watchers
 
@@ -295,5 +277,8 @@ class Coordinator:
             await next(iter(self._live.values())).released.wait()
 
 
-def _media_size(request: GenerationRequest) -> int:
-    return sum(len(part.data) for message in request.messages for part in message.parts if isinstance(part, Media))
+def _count_from_nothing_on(pipelines: Mapping[str, PipelineConfig]) -> None:
+    """Prometheus sees no increase in what begins with one."""
+    for name, pipeline in pipelines.items():
+        for stage, outcome in itertools.product(pipeline.by_name, Failover):
+            names.FAILOVERS.labels(name, stage, outcome)

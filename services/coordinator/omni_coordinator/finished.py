@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from omni.coordinator.v1 import coordinator_pb2 as pb
 from omni_common.rpc.convert import render_finish_reason, render_report, render_usage
-from omni_coordinator.core.request import Finished
+from omni_coordinator.core.events import Finished
 
 
 def render_finished(finished: Finished) -> pb.Finished:

@@ -15,9 +15,10 @@ import anyio
 
 from omni_common.errors import OmniError
 from omni_common.request import Output, modality_of
-from omni_coordinator.coordinator import Coordinator, Submission
-from omni_coordinator.core.request import CallerGone, Finished, OutputRead
+from omni_coordinator.coordinator import Coordinator
+from omni_coordinator.core.events import CallerGone, Finished, OutputRead
 from omni_coordinator.live import LiveRequest
+from omni_coordinator.submission import Submission
 
 OUTPUT_CREDITS = 32
 """Outputs of each kind under way to a caller: two seconds of speech at 80 ms a piece, and room for a round trip."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import anyio
@@ -11,11 +11,11 @@ from opentelemetry.trace import Span
 
 from omni_common.clock import Clock
 from omni_common.errors import OmniError
-from omni_common.request import Envelope, GenerationRequest, Output, RequestKey
+from omni_common.request import Envelope, Output, RequestKey
 from omni_common.telemetry import names, spans
-from omni_common.telemetry.tracing import OFF, end, exemplar, log_ids
-from omni_coordinator.core.bindings import Replica
-from omni_coordinator.core.request import (
+from omni_common.telemetry.tracing import OFF, Attributes, end, exemplar, log_ids
+from omni_coordinator.content import Content
+from omni_coordinator.core.events import (
     AbortReplica,
     Command,
     Dispatch,
@@ -25,10 +25,14 @@ from omni_coordinator.core.request import (
     Finished,
     GrantOutput,
     Release,
-    Request,
     SendOutput,
     StageFailed,
 )
+from omni_coordinator.core.failover import FailedOver, Failover, Rebind, Rebound, Unbound
+from omni_coordinator.core.life import Life
+from omni_coordinator.core.pipeline_table import Course
+from omni_coordinator.link import StageLink
+from omni_coordinator.placing import Placed
 
 logger = logging.getLogger(__name__)
 
@@ -46,25 +50,34 @@ class Caller(Protocol):
     def failed(self, error: OmniError) -> None: ...
 
 
-class StageLink(Protocol):
-    """The way to one attached replica. Nothing here waits: a replica that takes nothing is detached."""
+@dataclass(slots=True)
+class Attempt:
+    """Where one attempt takes place, and what its replicas were told of it."""
 
-    replica: Replica
+    envelope: Envelope
+    placed: Placed
+    ended_at: float | None = None
+    released: anyio.Event = field(default_factory=anyio.Event)
 
-    def dispatch(self, envelope: Envelope, request: GenerationRequest, media_sent: Callable[[], None]) -> None:
-        """Begins the request there; `media_sent` is called once, when its media are no longer held here.
+    @property
+    def key(self) -> RequestKey:
+        return self.envelope.key
 
-        Raises OmniError when the request can never be sent; `media_sent` is called then as well."""
 
-    def grant(self, key: RequestKey, text: int, audio: int) -> None: ...
+class Host(Protocol):
+    """Who has the replicas."""
 
-    def abort(self, key: RequestKey) -> None: ...
+    def place_again(self, live: LiveRequest, without: frozenset[int]) -> Placed:
+        """Raises OmniError when no complete set of replicas is left."""
 
-    def dismiss(self) -> None:
-        """Tells the replica, which is draining, that no request here needs it any more."""
+    def superseded(self, live: LiveRequest, number: int) -> None:
+        """An attempt has ended before its request; its replicas are being told."""
 
-    def close(self) -> None:
-        """Ends the replica's session."""
+    def left(self, placed: Placed) -> None:
+        """Nothing of an attempt is in its replicas."""
+
+    def over(self, live: LiveRequest) -> None:
+        """Nothing of the request is left anywhere."""
 
 
 class LiveRequest:
@@ -72,32 +85,37 @@ class LiveRequest:
 
     def __init__(
         self,
-        core: Request,
+        life: Life,
+        first: Attempt,
+        content: Content,
         *,
-        envelope: Envelope,
-        links: Mapping[int, StageLink],
+        course: Course,
         caller: Caller,
-        release: Callable[[LiveRequest], None],
+        host: Host,
         clock: Clock,
     ) -> None:
-        self._core = core
-        self._links = links
+        self._life = life
+        self._content = content
         self._caller = caller
-        self._release = release
+        self._host = host
         self._clock = clock
-        self._failed_at: float | None = None
         self._span = OFF
-        self.envelope = envelope
+        self.course = course
+        self.attempts = [first]
         self.ended = anyio.Event()
         self.released = anyio.Event()
+
+    @property
+    def envelope(self) -> Envelope:
+        """Of the latest attempt."""
+        return self.attempts[-1].envelope
 
     @property
     def key(self) -> RequestKey:
         return self.envelope.key
 
-    @property
-    def links(self) -> Mapping[int, StageLink]:
-        return self._links
+    def is_bound_to(self, replica: int) -> bool:
+        return any(replica in attempt.placed.links for attempt in self.attempts)
 
     def trace_in(self, span: Span) -> None:
         """The span of this request, which ends with it."""
@@ -112,42 +130,84 @@ class LiveRequest:
             )
             span.add_event(spans.ADMITTED)
 
-    def begin(self, event: Event, request: GenerationRequest, media_sent: Callable[[], None]) -> None:
-        """The first event, whose dispatch needs what nothing later does: the request itself is not kept."""
-        for command in self._core.handle(event):
-            if isinstance(command, Dispatch):
-                self._dispatch(command, request, media_sent)
+    def feed(self, event: Event | Rebound | Unbound, attempt: int | None = None) -> None:
+        """`attempt` is the one that the event is about; None stands for all."""
+        for number, command in self._life.handle(event, attempt):
+            self._carry_out(number, command)
+        if self._life.is_over and not self.released.is_set():
+            self.released.set()
+            self._content.close()
+            self._host.over(self)
 
-    def feed(self, event: Event) -> None:
-        for command in self._core.handle(event):
-            self._carry_out(command)
-
-    def _dispatch(self, command: Dispatch, request: GenerationRequest, media_sent: Callable[[], None]) -> None:
-        try:
-            self._links[command.replica].dispatch(self.envelope, request, media_sent)
-        except OmniError as error:
-            self.feed(StageFailed(command.replica, error))
-
-    def _carry_out(self, command: Command) -> None:
+    def _carry_out(self, number: int, command: Command | Rebind | FailedOver) -> None:
         match command:
             case SendOutput(index, output):
                 self._caller.output(index, output)
-            case GrantOutput(replica, text, audio):
-                self._links[replica].grant(self.key, text, audio)
             case Finish(finished):
                 self._end(names.COMPLETED)
                 self._caller.finished(finished)
             case Fail(error):
-                self._failed_at = self._clock()
+                self.attempts[-1].ended_at = self._clock()
                 names.ABORTS.labels(self.envelope.pipeline, error.reason.lower()).inc()
                 self._end(names.outcome_of(error.reason))
                 self._caller.failed(error)
+            case Rebind(without):
+                self._rebind(without)
+            case FailedOver(stage, outcome):
+                self._note(stage, outcome)
+            case _:
+                self._about(self.attempts[number], command)
+
+    def _about(self, attempt: Attempt, command: Dispatch | GrantOutput | AbortReplica | Release) -> None:
+        links, key = attempt.placed.links, attempt.key
+        match command:
+            case Dispatch(replica):
+                try:
+                    self._content.send(links[replica], attempt.envelope)
+                except OmniError as error:
+                    self.feed(StageFailed(replica, error), key.attempt)
+            case GrantOutput(replica, text, audio):
+                links[replica].grant(key, text, audio)
             case AbortReplica(replica):
-                self._links[replica].abort(self.key)
+                self._abort(attempt, links[replica])
             case Release(unanswered):
-                self._settle(unanswered)
-            case Dispatch():
-                raise RuntimeError("a request is dispatched by its first event only")
+                self._settle(attempt, unanswered)
+
+    def _abort(self, attempt: Attempt, link: StageLink) -> None:
+        if attempt.ended_at is None:
+            attempt.ended_at = self._clock()
+            self._host.superseded(self, attempt.key.attempt)
+        link.abort(attempt.key)
+
+    # Another attempt.
+
+    def _rebind(self, without: frozenset[int]) -> None:
+        if not self._content.is_here:
+            self.feed(Unbound(Failover.NOT_KEPT))
+            return
+        try:
+            placed = self._host.place_again(self, without)
+        except OmniError:
+            self.feed(Unbound(Failover.NO_REPLICA))
+            return
+        envelope = replace(
+            self.envelope,
+            key=replace(self.key, attempt=self.key.attempt + 1),
+            bindings=placed.bindings,
+            output_credits=self._life.credit,
+        )
+        self.attempts.append(Attempt(envelope, placed))
+        self.feed(Rebound(placed.bound))
+
+    def _note(self, stage: str, outcome: Failover) -> None:
+        names.FAILOVERS.labels(self.envelope.pipeline, stage, outcome).inc()
+        about: Attributes = {spans.STAGE: stage, spans.ATTEMPT: self.key.attempt, spans.OUTCOME: outcome.value}
+        self._span.add_event(spans.FAILOVER, about)
+        self._span.set_attribute(spans.ATTEMPT, self.key.attempt)
+        facts = {"model": self.envelope.pipeline, "stage": stage, "attempt": self.key.attempt, "outcome": outcome.value}
+        logger.warning("replica lost under a request", extra={**self._ids(), **facts})
+
+    # The end.
 
     def _end(self, outcome: str) -> None:
         self.ended.set()
@@ -169,12 +229,12 @@ class LiveRequest:
     def _ids(self) -> dict[str, str]:
         return {"request_id": self.key.request_id, **log_ids(self.envelope.trace, self._span)}
 
-    def _settle(self, unanswered: frozenset[int]) -> None:
-        if self._failed_at is not None:
-            names.ABORT_SECONDS.labels(self.envelope.pipeline).observe(self._clock() - self._failed_at)
+    def _settle(self, attempt: Attempt, unanswered: frozenset[int]) -> None:
+        if attempt.ended_at is not None:
+            names.ABORT_SECONDS.labels(self.envelope.pipeline).observe(self._clock() - attempt.ended_at)
         for number in unanswered:
-            stage = self._links[number].replica.stage
+            stage = attempt.placed.links[number].replica.stage
             names.ABORT_TIMEOUTS.labels(stage).inc()
             logger.warning("abort unanswered", extra={**self._ids(), "stage": stage})
-        self.released.set()
-        self._release(self)
+        attempt.released.set()
+        self._host.left(attempt.placed)

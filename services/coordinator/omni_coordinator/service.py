@@ -15,9 +15,10 @@ from omni_common.pipeline import PipelineConfig, load_pipeline
 from omni_common.rpc.contract import MAX_GENERATE_MESSAGE
 from omni_common.rpc.server import open_server
 from omni_common.rpc.tls import mesh_tls
-from omni_coordinator.coordinator import Coordinator, Limits
+from omni_coordinator.coordinator import Coordinator
 from omni_coordinator.servicer import CoordinatorService
 from omni_coordinator.settings import CoordinatorSettings
+from omni_coordinator.submission import Limits
 
 logger = logging.getLogger(__name__)
 
@@ -88,4 +89,5 @@ def _limits(settings: CoordinatorSettings) -> Limits:
         max_media=settings.max_media,
         default_deadline=settings.default_deadline.total_seconds(),
         abort_timeout=settings.abort_timeout.total_seconds(),
+        max_attempts=settings.max_attempts,
     )

@@ -13,10 +13,11 @@ from omni_common.rpc.duplex import server_duplex
 from omni_common.telemetry.tracing import trace_from_headers
 from omni_coordinator.attach import serve_stage
 from omni_coordinator.connect import serve_gateway
-from omni_coordinator.coordinator import Coordinator, Submission
-from omni_coordinator.core.request import Finished
+from omni_coordinator.coordinator import Coordinator
+from omni_coordinator.core.events import Finished
 from omni_coordinator.finished import render_finished
 from omni_coordinator.generate import OUTPUT_CREDITS, Admitted, Notice, Piece, generating
+from omni_coordinator.submission import Submission
 
 
 class CoordinatorService(CoordinatorServiceServicer):

@@ -28,6 +28,9 @@ class CoordinatorSettings(ServiceSettings):
     abort_timeout: Duration = Field(
         default=timedelta(seconds=2), description="How long a failed request's place waits for its replicas' answers."
     )
+    max_attempts: PositiveInt = Field(
+        default=3, description="How often a request may begin whose replicas get lost; 1 never begins one again."
+    )
     hello_timeout: Duration = Field(default=timedelta(seconds=10), description="How long a peer may take to say hello.")
 
     @property

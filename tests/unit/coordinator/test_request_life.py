@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from omni_common.errors import OmniError, Reason
 from omni_common.errors import StageFailed as StageError
 from omni_common.request import AudioOutput, FinishReason, Modality, StageReport, TerminalResult, TextOutput, Usage
-from omni_coordinator.core.request import (
+from omni_coordinator.core.events import (
     AbortAcked,
     AbortReplica,
     AbortTimedOut,
@@ -27,13 +27,13 @@ from omni_coordinator.core.request import (
     OutputRead,
     Release,
     ReplicaLost,
-    Request,
     SendOutput,
     StageFailed,
     Started,
     Stopping,
     TerminalDone,
 )
+from omni_coordinator.core.request import Request
 
 ENTRY, MIDDLE, DECODE, VOCODER, STRANGER = 10, 11, 12, 13, 99
 BOUND = (

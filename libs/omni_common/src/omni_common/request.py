@@ -90,6 +90,9 @@ class Sampling:
 
 @dataclass(frozen=True, slots=True)
 class GenerationParams:
+    """What the caller asks. `fallback_seed` is none of it but the coordinator's, for stages that draw at random where
+    the caller has set no seed: another attempt draws the same."""
+
     modalities: frozenset[Modality] = frozenset({Modality.TEXT})
     sampling: Sampling = Sampling()
     stage_sampling: Mapping[str, Sampling] = field(default_factory=dict)
@@ -98,6 +101,7 @@ class GenerationParams:
     task: Task = Task.CHAT
     language: str = ""
     word_times: bool = False
+    fallback_seed: int = field(default=0, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,8 @@
-"""A request's whole life: events in, commands out.
+"""One attempt at a request: events in, commands out. `life.py` has the request over its attempts.
 
     live ── every terminal stage done ──────────────────▶ over     Finish, Release
     live ── failure, deadline, caller gone, replica lost ▶ ending   Fail, AbortReplica for each bound replica
+    live ── another attempt takes its place ─────────────▶ ending   AbortReplica for each bound replica
     ending ── every replica answered, was lost, or late ─▶ over     Release
 
 The caller is answered at once; the request's place is free again only when nothing of it is left in any replica. An
@@ -12,147 +13,35 @@ bound to.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from enum import Enum, auto
 
 from omni_common.errors import Cancelled, DeadlineExceeded, Internal, OmniError, Reason, StageUnavailable
 from omni_common.request import FinishReason, Modality, Output, StageReport, TerminalResult, Usage
-
-
-@dataclass(frozen=True, slots=True)
-class Bound:
-    """One stage of a request and the replica that serves it; `terminal` is what that stage sends to the caller."""
-
-    stage: str
-    replica: int
-    terminal: Modality | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Finished:
-    finish_reason: FinishReason
-    usage: Usage
-    reports: tuple[StageReport, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Started:
-    """The request is admitted and bound."""
-
-
-@dataclass(frozen=True, slots=True)
-class OutputMade:
-    replica: int
-    index: int
-    output: Output
-
-
-@dataclass(frozen=True, slots=True)
-class OutputRead:
-    """The caller has room for that many more outputs of each kind."""
-
-    text: int = 0
-    audio: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class TerminalDone:
-    replica: int
-    result: TerminalResult
-
-
-@dataclass(frozen=True, slots=True)
-class StageFailed:
-    replica: int
-    error: OmniError
-
-
-@dataclass(frozen=True, slots=True)
-class ReplicaLost:
-    replica: int
-
-
-@dataclass(frozen=True, slots=True)
-class CallerGone:
-    pass
-
-
-@dataclass(frozen=True, slots=True)
-class DeadlinePassed:
-    pass
-
-
-@dataclass(frozen=True, slots=True)
-class Stopping:
-    """The coordinator ends before the request does."""
-
-
-@dataclass(frozen=True, slots=True)
-class AbortAcked:
-    replica: int
-
-
-@dataclass(frozen=True, slots=True)
-class AbortTimedOut:
-    pass
-
-
-Event = (
-    Started
-    | OutputMade
-    | OutputRead
-    | TerminalDone
-    | StageFailed
-    | ReplicaLost
-    | CallerGone
-    | DeadlinePassed
-    | Stopping
-    | AbortAcked
-    | AbortTimedOut
+from omni_coordinator.core.events import (
+    AbortAcked,
+    AbortReplica,
+    AbortTimedOut,
+    Bound,
+    CallerGone,
+    Command,
+    DeadlinePassed,
+    Dispatch,
+    Event,
+    Fail,
+    Finish,
+    Finished,
+    GrantOutput,
+    OutputMade,
+    OutputRead,
+    Release,
+    ReplicaLost,
+    SendOutput,
+    StageFailed,
+    Started,
+    Stopping,
+    Superseded,
+    TerminalDone,
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Dispatch:
-    replica: int
-
-
-@dataclass(frozen=True, slots=True)
-class SendOutput:
-    index: int
-    output: Output
-
-
-@dataclass(frozen=True, slots=True)
-class GrantOutput:
-    replica: int
-    text: int
-    audio: int
-
-
-@dataclass(frozen=True, slots=True)
-class Finish:
-    finished: Finished
-
-
-@dataclass(frozen=True, slots=True)
-class Fail:
-    error: OmniError
-
-
-@dataclass(frozen=True, slots=True)
-class AbortReplica:
-    replica: int
-
-
-@dataclass(frozen=True, slots=True)
-class Release:
-    """Nothing of the request is left; `unanswered` replicas did not say so in time."""
-
-    unanswered: frozenset[int] = frozenset()
-
-
-Command = Dispatch | SendOutput | GrantOutput | Finish | Fail | AbortReplica | Release
 
 
 class Phase(Enum):
@@ -175,8 +64,8 @@ class Request:
         self.phase = Phase.NEW
 
     @property
-    def replicas(self) -> frozenset[int]:
-        return frozenset(self._bound)
+    def bound(self) -> Mapping[int, Bound]:
+        return self._bound
 
     def handle(self, event: Event) -> list[Command]:
         match self.phase:
@@ -196,12 +85,10 @@ class Request:
                 return [Dispatch(self._entry)]
             case OutputRead(text, audio):
                 return self._grant(text, audio)
-            case CallerGone():
-                return self._end(Cancelled())
-            case DeadlinePassed():
-                return self._end(DeadlineExceeded())
-            case Stopping():
-                return self._end(_stopping())
+            case CallerGone() | DeadlinePassed() | Stopping():
+                return self._end(why_ended(event))
+            case Superseded(lost):
+                return self._abort(lost)
             case AbortAcked() | AbortTimedOut():
                 return []
             case _:
@@ -217,7 +104,7 @@ class Request:
             case StageFailed(_, error):
                 return self._end(error)
             case ReplicaLost(replica):
-                return self._end(StageUnavailable(bound.stage, "lost the replica that served this request"), replica)
+                return self._end(replica_lost(bound.stage), replica)
 
     def _output(self, bound: Bound, index: int, output: Output) -> list[Command]:
         if bound.replica not in self._credits or bound.replica in self._results:
@@ -255,11 +142,12 @@ class Request:
         return [Finish(merge([self._results[replica] for replica in self._credits])), Release()]
 
     def _end(self, error: OmniError, lost: int | None = None) -> list[Command]:
+        return [Fail(error), *self._abort(lost)]
+
+    def _abort(self, lost: int | None) -> list[Command]:
         self._unanswered = set(self._bound) - {lost}
-        commands: list[Command] = [Fail(error)]
-        commands += [AbortReplica(replica) for replica in self._bound if replica != lost]
         self.phase = Phase.ENDING
-        return commands + self._release_if_settled()
+        return [*(AbortReplica(replica) for replica in self._bound if replica != lost), *self._release_if_settled()]
 
     def _settle(self, event: Event) -> list[Command]:
         match event:
@@ -294,5 +182,15 @@ def merge(results: list[TerminalResult]) -> Finished:
     )
 
 
-def _stopping() -> OmniError:
-    return OmniError(Reason.STAGE_UNAVAILABLE, "The coordinator of this request is stopping; try again.")
+def why_ended(event: CallerGone | DeadlinePassed | Stopping) -> OmniError:
+    match event:
+        case CallerGone():
+            return Cancelled()
+        case DeadlinePassed():
+            return DeadlineExceeded()
+        case Stopping():
+            return OmniError(Reason.STAGE_UNAVAILABLE, "The coordinator of this request is stopping; try again.")
+
+
+def replica_lost(stage: str) -> OmniError:
+    return StageUnavailable(stage, "lost the replica that served this request")

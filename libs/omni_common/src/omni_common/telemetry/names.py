@@ -83,6 +83,12 @@ ABORT_SECONDS = Histogram(
     buckets=_SECONDS,
 )
 ABORT_TIMEOUTS = Counter("omni_abort_timeouts_total", "Aborts that a stage did not answer in time.", ["stage"])
+FAILOVERS = Counter(
+    "omni_failovers_total",
+    "Requests that lost the replica of a stage, by what became of them: rerun or resumed by others, diverged or "
+    "interrupted on the way, or no further because of no_replica, exhausted attempts, or because not_kept.",
+    ["pipeline", "stage", "outcome"],
+)
 READY_REPLICAS = Gauge("omni_ready_replicas", "Replicas that take work.", ["pipeline", "stage"])
 
 # Requests, as a caller sees them at the gateway.

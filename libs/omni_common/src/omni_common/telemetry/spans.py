@@ -28,6 +28,8 @@ def edge_span(edge: str) -> str:
 FIRST_OUTPUT = "first output"
 FIRST_AUDIO = "first audio"
 ADMITTED = "admitted"
+FAILOVER = "failover"
+"""A replica was lost that served the request; the event's own attributes say of which stage, and the outcome."""
 QUEUED = "queued"
 """All that the stage waits for is there: the request waits for the stage."""
 RUNNING = "running"

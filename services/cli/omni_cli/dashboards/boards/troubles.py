@@ -35,6 +35,12 @@ ERRORS = Row(
             unit="reqps",
         ),
         Panel(
+            title="Replicas lost under requests",
+            says="By what became of the request: `rerun` and `resumed` are those whose callers noticed nothing.",
+            queries=(Query(rate("omni_failovers_total", "stage", "outcome"), "{{stage}} {{outcome}}"),),
+            unit="reqps",
+        ),
+        Panel(
             title="Aborts",
             says="Requests that were ended in the stages before they were done.",
             queries=(Query(rate("omni_aborts_total", "pipeline", "reason"), "{{pipeline}} {{reason}}"),),

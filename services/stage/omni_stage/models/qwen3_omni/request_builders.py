@@ -42,14 +42,15 @@ CODE_PREDICTOR = Sampling(temperature=1.0, top_p=0.8, top_k=50, repetition_penal
 def thinker_sampling(params: GenerationParams, defaults: Sampling, *, prompt: int, context: int) -> Sampling:
     """The text's settings; `max_tokens` ends at the end of the context."""
     asked = params.stage_sampling.get("thinker", Sampling()).over(params.sampling)
-    settings = asked.over(defaults).over(Sampling(1.0, 1.0, 0, 1.0, None, MAX_TEXT_TOKENS))
+    settings = asked.over(defaults).over(Sampling(1.0, 1.0, 0, 1.0, params.fallback_seed or None, MAX_TEXT_TOKENS))
     return replace(settings, max_tokens=min(settings.max_tokens or MAX_TEXT_TOKENS, context - prompt))
 
 
 def talker_sampling(params: GenerationParams) -> Sampling:
     """The speech's settings. Of the request's own settings, which are about text, only the seed holds here too."""
     asked = params.stage_sampling.get("talker", Sampling())
-    settings = asked.over(Sampling(seed=params.sampling.seed)).over(TALKER)
+    seed = Sampling(seed=params.fallback_seed or None)
+    settings = asked.over(Sampling(seed=params.sampling.seed)).over(TALKER).over(seed)
     return replace(settings, max_tokens=min(settings.max_tokens or MAX_FRAMES, MAX_FRAMES))
 
 

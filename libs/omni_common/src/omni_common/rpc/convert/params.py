@@ -61,6 +61,7 @@ def render_params(params: GenerationParams) -> request_pb2.GenerationParams:
         task=render_task(params.task),
         language=params.language,
         word_times=params.word_times,
+        fallback_seed=params.fallback_seed,
     )
 
 
@@ -84,6 +85,7 @@ def parse_params(message: request_pb2.GenerationParams) -> GenerationParams:
         task=parse_task(message.task),
         language=message.language,
         word_times=message.word_times,
+        fallback_seed=message.fallback_seed,
     )
 
 
