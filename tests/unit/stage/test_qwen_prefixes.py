@@ -251,11 +251,27 @@ def test_one_bit_of_a_row_makes_another_block(part: str, place: int, block: int,
     assert digests[0][0] == b""  # words only
 
 
-@pytest.mark.parametrize("blocks", [0.5, 1, 3, 7])
-def test_however_little_is_kept_answers_stay_the_same(blocks: float, weights: Weights) -> None:
+def budget_of(blocks: float, weights: Weights) -> int:
+    """Bytes of so many blocks that are all media."""
     config = weights.config.thinker_config.text_config
     token = 2 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim * 4
-    budget = int(blocks * BLOCK_TOKENS * (token + 64 * 4))  # with the rows of media
+    return int(blocks * BLOCK_TOKENS * (token + config.hidden_size * 4))
+
+
+def test_a_picture_may_be_kept_in_part(weights: Weights) -> None:
+    kept = Watched(weights, budget_of(2, weights))
+    source = picture(weights, seed=1)  # the second block ends amid its rows
+    _, whole, made = kept.say(source)
+    _, close, made_again = kept.say(source)
+    assert kept.ran[0] == len(ids_of(source)) - 2 * BLOCK_TOKENS
+    torch.testing.assert_close(close, whole, atol=CLOSE, rtol=0)
+    rows = [torch.frombuffer(bytearray(heard_of(m).rows.data), dtype=torch.float32) for m in (made, made_again)]
+    torch.testing.assert_close(rows[1], rows[0], atol=CLOSE, rtol=0)
+
+
+@pytest.mark.parametrize("blocks", [0.5, 1, 3, 7])
+def test_however_little_is_kept_answers_stay_the_same(blocks: float, weights: Weights) -> None:
+    budget = budget_of(blocks, weights)
     sources = [*(asked(weights, words(150, seed)) for seed in range(3)), picture(weights, 1), picture(weights, 2)]
     expected = [Watched(weights, prefix_cache=0).say(source, 5)[0] for source in sources]
     kept = Watched(weights, prefix_cache=budget)
