@@ -168,7 +168,9 @@ async def test_a_follower_that_hangs_ends_the_replica_when_its_time_is_over(tiny
             await anyio.sleep_forever()
 
     with anyio.fail_after(90):
-        assert sentence(await failure_of(hang)).startswith("Stage 'thinker' ends. Its ranks broke in a step at rank 0")
+        assert sentence(await failure_of(hang)).startswith(
+            "Stage 'thinker' ends. Its ranks no longer work together: their group"
+        )
     await gone(hung[0])
 
 

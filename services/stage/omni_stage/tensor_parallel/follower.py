@@ -23,7 +23,7 @@ from omni_common.telemetry.logs import configure_logs
 from omni_stage.models import load_family
 from omni_stage.tensor_parallel import order as orders
 from omni_stage.tensor_parallel.line import Line
-from omni_stage.tensor_parallel.rank import Following
+from omni_stage.tensor_parallel.rank import Following, RankFailed
 
 logger = logging.getLogger(__name__)
 
@@ -57,6 +57,9 @@ def follow(order: orders.Order, line: Line) -> NoReturn:
     following.loaded()
     try:
         work()
+    except RankFailed as error:
+        logger.error(str(error), extra={"rank": order.number, "stage": order.stage})  # noqa: TRY400  # a sentence
+        leave(1)
     except Exception:
         # The edge of the model's code and of torch's: whatever it is, the replica ends with this process.
         logger.exception("a rank failed", extra={"rank": order.number, "stage": order.stage})

@@ -47,7 +47,7 @@ class Leading:
     def tell(self, message: bytes) -> None:
         """To all followers, in order. Raises LineBroken."""
         if self._why:
-            raise LineBroken(self._why)
+            raise LineBroken("has been broken off")
         for line in self._lines:
             line.send(message, self.rank.timeout)
 
@@ -65,6 +65,10 @@ class Leading:
             line.shut()
         for interrupt in self._on_break:
             interrupt()
+
+
+class RankFailed(Exception):
+    """Another rank is gone or hangs. A sentence."""
 
 
 class Following:
