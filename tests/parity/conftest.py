@@ -65,6 +65,7 @@ class Expected:
     def __init__(self, folder: Path) -> None:
         self._reference = Reference(folder)
         self.of = cache(self._of)
+        self.answer = cache(self._reference.generate)
         self.say = cache(self._reference.say)
 
     def _of(self, case: str, draw: Draw) -> Spoken:

@@ -14,7 +14,7 @@ from typing import Self
 
 from omni_common.errors import OmniError
 from omni_common.request import AudioOutput, GenerationRequest, Output, RequestKey, TerminalResult, TextOutput
-from omni_stage.program import ModelFamily, StageContext, StageProgram
+from omni_stage.program import PREFIX_CACHE, ModelFamily, StageContext, StageProgram
 from omni_stage.scheduler.contract import Chunk, Done, Dropped, Emit, Failed, Load, NewRequest, Outgoing, Result
 
 
@@ -50,13 +50,30 @@ class _Live:
 class InProcess:
     """Runs requests through a family's programs; a context manager, because schedulers have threads."""
 
-    def __init__(self, family: ModelFamily, model: Path | None, *, device: str = "cpu", dtype: str = "float32") -> None:
+    def __init__(
+        self,
+        family: ModelFamily,
+        model: Path | None,
+        *,
+        device: str = "cpu",
+        dtype: str = "float32",
+        prefix_cache: int = PREFIX_CACHE,
+    ) -> None:
         self._pipeline = family.pipeline
         self._lock = threading.RLock()
         self._live: dict[RequestKey, _Live] = {}
         self._programs: Mapping[str, StageProgram] = {
             stage.name: family.factories[stage.name](
-                StageContext(family.pipeline, stage, model, device, dtype, 1, lambda done, total: None)
+                StageContext(
+                    family.pipeline,
+                    stage,
+                    model,
+                    device,
+                    dtype,
+                    1,
+                    lambda done, total: None,
+                    prefix_cache=prefix_cache,
+                )
             )
             for stage in family.pipeline.stages
         }
