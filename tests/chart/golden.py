@@ -18,7 +18,7 @@ from tests.chart.documents import Render
 FOLDER = Path(__file__).with_name("golden")
 RANDOM = "(made anew in every render)"
 # Of the chart's own certificates: which CA they are of, and when they are renewed.
-_RANDOM_ANNOTATIONS = ("omni.dev/made-for", "omni.dev/renew-after")
+_RANDOM_ANNOTATIONS = ("omni.dev/made-for", "omni.dev/renew-after", "omni.dev/expires", "omni.dev/changed-at")
 _MATERIAL = re.compile(r"^(LS0tLS1CRUdJTi|-----BEGIN )")
 _LONGEST = 1200
 

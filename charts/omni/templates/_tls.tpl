@@ -40,15 +40,17 @@
 {{- default dict (lookup "v1" "Secret" .root.Release.Namespace .name) | toJson }}
 {{- end }}
 
-{{/* A certificate: the one that is there, unless it is of another CA, for other names, or in its last third.
-     (dict "root" $ "name" … "component" … "ca" {Cert, Key} "names" […] "addresses" […]) */}}
+{{/* A certificate: the one that is there, unless it is of another CA, for other names, or in its last third. None is for
+     longer than its CA. (dict "root" $ "name" … "component" … "authority" {ca, trust, expires} "names" […] "addresses" […]) */}}
 {{- define "omni.certificate" -}}
-{{- $days := int64 .root.Values.tls.selfSigned.days }}
+{{- $now := now | unixEpoch | int64 }}
+{{- $ca := .authority.ca }}
+{{- $left := div (sub (int64 .authority.expires) $now) 86400 | max 1 }}
+{{- $days := min (int64 .root.Values.tls.selfSigned.days) $left }}
 {{- $there := include "omni.existing" . | fromJson }}
 {{- $data := default dict $there.data }}
 {{- $notes := default dict (dig "metadata" "annotations" dict $there) }}
-{{- $made := printf "%s %s" (sha256sum .ca.Cert) (join "," (concat .names .addresses)) | sha256sum | trunc 16 }}
-{{- $now := now | unixEpoch | int64 }}
+{{- $made := printf "%s %s" (sha256sum $ca.Cert) (join "," (concat .names .addresses)) | sha256sum | trunc 16 }}
 {{- $renew := add $now (mul $days 57600) }}
 {{- $kept := and (eq (default "" (get $notes "omni.dev/made-for")) $made) (gt (int64 (default "0" (get $notes "omni.dev/renew-after"))) $now) (hasKey $data "tls.crt") }}
 apiVersion: v1
@@ -60,12 +62,12 @@ metadata:
   {{- include "omni.metadata" (dict "root" .root "name" .name "component" .component "annotations" $keep) | nindent 2 }}
 type: kubernetes.io/tls
 data:
-  ca.crt: {{ .ca.Cert | b64enc }}
+  ca.crt: {{ .authority.trust | b64enc }}
   {{- if $kept }}
   tls.crt: {{ get $data "tls.crt" }}
   tls.key: {{ get $data "tls.key" }}
   {{- else }}
-  {{- $made := genSignedCertWithKey (first .names) .addresses .names (int $days) (buildCustomCert (b64enc .ca.Cert) (b64enc .ca.Key)) (genPrivateKey "ecdsa") }}
+  {{- $made := genSignedCertWithKey (first .names) .addresses .names (int $days) (buildCustomCert (b64enc $ca.Cert) (b64enc $ca.Key)) (genPrivateKey "ecdsa") }}
   tls.crt: {{ $made.Cert | b64enc }}
   tls.key: {{ $made.Key | b64enc }}
   {{- end }}

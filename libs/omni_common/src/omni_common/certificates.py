@@ -22,8 +22,10 @@ import math
 import re
 import ssl
 import threading
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from omni_common.clock import Clock, monotonic
 from omni_common.telemetry import names
@@ -54,7 +56,7 @@ class Pem:
 @dataclass(frozen=True, slots=True)
 class Loaded:
     """The files as they were at one moment. `fingerprint` is the SHA-256 of this process's own certificate, and in Unix
-    time it `expires`."""
+    time it `expires`, or its CA."""
 
     client: ssl.SSLContext
     server: ssl.SSLContext
@@ -169,8 +171,8 @@ def _try(client: ssl.SSLContext, server: ssl.SSLContext, cert: Path) -> float:
 
 
 def expiry_seen(client: ssl.SSLContext, server: ssl.SSLContext) -> float:
-    """When the server's certificate expires, in Unix time, as a handshake in memory shows it to the client. Raises
-    ValueError that says why one of them refuses the other."""
+    """When the server's certificate expires, or the CA that the client trusts for it if that is sooner, in Unix time, as
+    a handshake in memory shows it to the client. Raises ValueError that says why one of them refuses the other."""
     up, down = ssl.MemoryBIO(), ssl.MemoryBIO()
     ends = (client.wrap_bio(down, up), server.wrap_bio(up, down, server_side=True))
     try:
@@ -183,4 +185,10 @@ def expiry_seen(client: ssl.SSLContext, server: ssl.SSLContext) -> float:
     except ssl.SSLError as error:
         raise ValueError(error.reason) from error
     seen = ends[0].getpeercert() or {}
-    return float(ssl.cert_time_to_seconds(str(seen["notAfter"])))
+    # Of several of one name, as while one takes the place of another, the last to end: then there is one still.
+    issuers = [_end(ca) for ca in client.get_ca_certs() if ca["subject"] == seen["issuer"]]
+    return min(_end(seen), max(issuers, default=math.inf))
+
+
+def _end(certificate: Mapping[str, Any]) -> float:
+    return float(ssl.cert_time_to_seconds(str(certificate["notAfter"])))

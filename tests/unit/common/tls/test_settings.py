@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
@@ -50,3 +51,14 @@ def test_metrics_say_when_the_certificate_expires_also_after_it_has_changed(
     authority.issue("omni-stage", folder=tmp_path, ends=10 * DAY)
     (metric,) = told()
     assert metric.samples[0].value - before == pytest.approx(9 * DAY.total_seconds(), abs=60)
+
+
+def test_metrics_say_when_the_ca_expires_where_that_is_sooner(tmp_path: Path) -> None:
+    files = Authority(tmp_path, "mesh-ca", ends=3 * DAY).issue("omni-stage", ends=10 * DAY)
+    mesh_tls(ThingSettings(tls_cert=files.cert, tls_key=files.key, tls_ca=files.ca))
+    (metric,) = names.CERTIFICATE_EXPIRY.labels("mesh").collect()
+    assert metric.samples[0].value - time.time() == pytest.approx(3 * DAY.total_seconds(), abs=60)
+    later = Authority(tmp_path, "later").ca.read_bytes()
+    files.ca.write_bytes(later + files.ca.read_bytes())
+    (metric,) = names.CERTIFICATE_EXPIRY.labels("mesh").collect()
+    assert metric.samples[0].value - time.time() == pytest.approx(3 * DAY.total_seconds(), abs=60), "no issuer of it"

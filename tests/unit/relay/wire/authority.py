@@ -30,14 +30,15 @@ class Files:
 
 
 class Authority:
-    """A CA of its own."""
+    """A CA of its own, which `ends` from now."""
 
-    def __init__(self, folder: Path, name: str) -> None:
+    def __init__(self, folder: Path, name: str, *, ends: timedelta = 30 * DAY) -> None:
         self._folder = folder
         self._name = _named(name)
         self._key = ec.generate_private_key(ec.SECP256R1())
         self.ca = folder / f"{name}.pem"
-        builder = _builder(self._name, self._name, self._key).add_extension(x509.BasicConstraints(True, None), True)
+        builder = _builder(self._name, self._name, self._key, ends=ends)
+        builder = builder.add_extension(x509.BasicConstraints(True, None), True)
         identifier = x509.SubjectKeyIdentifier.from_public_key(self._key.public_key())
         certificate = builder.add_extension(identifier, False).sign(self._key, SHA256())
         self.ca.write_bytes(certificate.public_bytes(Encoding.PEM))

@@ -135,7 +135,9 @@ HTTPS_HANDSHAKE_FAILURES = Counter(
     "omni_https_handshake_failures_total", "Connections of callers that ended before TLS was agreed on.", ["reason"]
 )
 CERTIFICATE_EXPIRY = Gauge(
-    "omni_certificate_expiry_timestamp_seconds", "Unix time of the end of a certificate in use.", ["certificate"]
+    "omni_certificate_expiry_timestamp_seconds",
+    "Unix time of the end of a certificate in use, or of its CA if sooner.",
+    ["certificate"],
 )
 
 # Stages.
