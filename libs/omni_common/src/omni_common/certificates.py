@@ -171,8 +171,8 @@ def _try(client: ssl.SSLContext, server: ssl.SSLContext, cert: Path) -> float:
 
 
 def expiry_seen(client: ssl.SSLContext, server: ssl.SSLContext) -> float:
-    """When the server's certificate expires, or the CA that the client trusts for it if that is sooner, in Unix time, as
-    a handshake in memory shows it to the client. Raises ValueError that says why one of them refuses the other."""
+    """When the server's certificate expires, or the CA that the client trusts for it if that is sooner, in Unix time,
+    as a handshake in memory shows it to the client. Raises ValueError that says why one of them refuses the other."""
     up, down = ssl.MemoryBIO(), ssl.MemoryBIO()
     ends = (client.wrap_bio(down, up), server.wrap_bio(up, down, server_side=True))
     try:
