@@ -111,7 +111,7 @@ class Coordinator:
         live.trace_in(span)
         self._tasks.start_soon(self._watch, live)
         caller.admitted(live)
-        live.feed(Started())
+        live.feed(Started(submission.output_credits))
         return live
 
     def _admit(self, submission: Submission, caller: Caller, trace: TraceContext) -> LiveRequest:

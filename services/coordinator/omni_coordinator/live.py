@@ -162,6 +162,7 @@ class LiveRequest:
         links, key = attempt.placed.links, attempt.key
         match command:
             case Dispatch(replica):
+                attempt.envelope = replace(attempt.envelope, output_credits=self._life.credit)
                 try:
                     self._content.send(links[replica], attempt.envelope)
                 except OmniError as error:
@@ -190,12 +191,8 @@ class LiveRequest:
         except OmniError:
             self.feed(Unbound(Failover.NO_REPLICA))
             return
-        envelope = replace(
-            self.envelope,
-            key=replace(self.key, attempt=self.key.attempt + 1),
-            bindings=placed.bindings,
-            output_credits=self._life.credit,
-        )
+        key = replace(self.key, attempt=self.key.attempt + 1)
+        envelope = replace(self.envelope, key=key, bindings=placed.bindings)
         self.attempts.append(Attempt(envelope, placed))
         self.feed(Rebound(placed.bound))
 

@@ -48,7 +48,7 @@ def bound(attempt: int) -> tuple[Bound, ...]:
 
 def begun(*, max_attempts: int = 3, credits: int = CREDITS) -> Life:
     life = Life("entry", bound(0), output_credits=credits, max_attempts=max_attempts)
-    assert life.handle(Begin()) == [(0, Dispatch(10))]
+    assert life.handle(Begin(credits)) == [(0, Dispatch(10))]
     return life
 
 
@@ -225,23 +225,42 @@ def test_what_comes_of_an_older_attempt_only_settles_it() -> None:
 def test_a_caller_without_room_is_waited_for_before_another_attempt_begins() -> None:
     life = begun(credits=1)
     life.handle(text(0, 0, "one"), 0)
-    assert life.handle(ReplicaLost(10)) == [(0, AbortReplica(11)), (0, AbortReplica(12))]
+    lose(life)
+    assert rebind(life) == []
     assert life.handle(OutputRead(audio=1)) == []
-    assert life.handle(OutputRead(text=1)) == [(0, Rebind(frozenset({10})))]
-    rebind(life)
+    assert life.handle(OutputRead(text=1)) == [(1, Dispatch(20))]
     assert life.handle(text(1, 0, "one two"), 1)[0] == (1, SendOutput(1, TextOutput(" two")))
 
 
-@pytest.mark.parametrize("event", [CallerGone(), DeadlinePassed(), Stopping()])
-def test_a_request_between_two_attempts_can_end(event: Event) -> None:
+def test_without_another_replica_nobody_waits_for_the_caller() -> None:
     life = begun(credits=1)
     life.handle(text(0, 0, "one"), 0)
-    life.handle(ReplicaLost(10))
-    [(_, end)] = life.handle(event)
-    assert isinstance(end, Fail)
+    lose(life)
+    assert failure(life.handle(Unbound(Failover.NO_REPLICA))).reason is Reason.STAGE_UNAVAILABLE
+
+
+@pytest.mark.parametrize("event", [CallerGone(), DeadlinePassed(), Stopping()])
+def test_an_attempt_that_has_not_begun_can_end(event: Event) -> None:
+    life = begun(credits=1)
+    life.handle(text(0, 0, "one"), 0)
+    lose(life)
+    rebind(life)
+    steps = life.handle(event)
+    assert outcomes(steps) == [Failover.INTERRUPTED]
+    assert failure(steps)
     assert life.handle(event) == life.handle(OutputRead(text=5)) == []
     life.handle(AbortTimedOut())
     assert life.is_over
+
+
+def test_an_attempt_that_has_not_begun_can_lose_a_replica_too() -> None:
+    life = begun(credits=1)
+    life.handle(text(0, 0, "one"), 0)
+    lose(life)
+    rebind(life)
+    assert life.handle(ReplicaLost(22))[-1] == (1, Rebind(frozenset({10, 22})))
+    assert rebind(life) == []
+    assert life.handle(OutputRead(text=1)) == [(2, Dispatch(30))]
 
 
 def test_credits_reach_a_stage_of_a_new_attempt_once_it_is_known_there() -> None:

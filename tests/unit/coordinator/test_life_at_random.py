@@ -54,7 +54,7 @@ class World:
     """A request with its replicas and its caller. What another attempt makes is cut into other pieces."""
 
     life: Life
-    attempts: list[dict[int, Stage]] = field(default_factory=list)
+    attempts: list[dict[int, Stage]] = field(default_factory=lambda: [{}])
     given: dict[type[Output], int] = field(default_factory=lambda: {TextOutput: 0, AudioOutput: 0})
     read: dict[type[Output], int] = field(default_factory=lambda: {TextOutput: 0, AudioOutput: 0})
     text: str = ""
@@ -64,15 +64,14 @@ class World:
     outcomes: list[Failover] = field(default_factory=list)
     losses: int = 0
     full: bool = False
-    goes_on: bool = False
+    goes_on: bool = True
 
     def carry_out(self, steps: list[Step]) -> None:
         for attempt, command in steps:
             match command:
                 case Dispatch(replica):
-                    self.goes_on = True
-                    credit = CREDITS if attempt == 0 else self.life.credit
-                    self.attempts.append({at: Stage(replica + at, credit) for at in (WRITE, SPEAK)})
+                    for at in (WRITE, SPEAK):
+                        self.attempts[attempt][at] = Stage(replica + at, self.life.credit)
                 case SendOutput(index, output):
                     self.receive(index, output)
                 case GrantOutput(replica, text, audio):
@@ -86,6 +85,8 @@ class World:
                 case Rebind() if self.full:
                     self.carry_out(self.life.handle(Unbound(Failover.NO_REPLICA)))
                 case Rebind():
+                    self.goes_on = True
+                    self.attempts.append({})
                     self.carry_out(self.life.handle(Rebound(bound(attempt + 1))))
                 case AbortReplica():
                     self.goes_on = False
@@ -104,6 +105,8 @@ class World:
 
     def make(self, at: int, size: int) -> None:
         """The latest attempt's stage makes its next piece, or says that it is done."""
+        if at not in self.attempts[-1]:
+            return  # the attempt has not begun
         stage = self.attempts[-1][at]
         whole = len(TEXT) if at == WRITE else len(SPEECH) // 2
         number = len(self.attempts) - 1
@@ -157,7 +160,7 @@ def bound(attempt: int) -> tuple[Bound, ...]:
 
 def world(max_attempts: int) -> World:
     made = World(Life("entry", bound(0), output_credits=CREDITS, max_attempts=max_attempts))
-    made.carry_out(made.life.handle(Started()))
+    made.carry_out(made.life.handle(Started(CREDITS)))
     return made
 
 

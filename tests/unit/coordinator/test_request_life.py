@@ -69,8 +69,8 @@ BOTH = Finished(
 BROKEN = StageError("middle")
 
 
-def run(events: list[Event], output_credits: int = 2) -> list[Command]:
-    request = Request("entry", BOUND, output_credits=output_credits)
+def run(events: list[Event]) -> list[Command]:
+    request = Request("entry", BOUND)
     return [command for event in events for command in request.handle(event)]
 
 
@@ -83,25 +83,25 @@ def failure(commands: list[Command]) -> OmniError:
 @pytest.mark.parametrize(
     ("events", "commands"),
     [
-        pytest.param([Started()], [Dispatch(ENTRY)], id="only the entry stage is told to begin"),
+        pytest.param([Started(2)], [Dispatch(ENTRY)], id="only the entry stage is told to begin"),
         pytest.param(
-            [Started(), OutputMade(DECODE, 0, TEXT), OutputMade(VOCODER, 0, AUDIO), OutputMade(DECODE, 1, TEXT)],
+            [Started(2), OutputMade(DECODE, 0, TEXT), OutputMade(VOCODER, 0, AUDIO), OutputMade(DECODE, 1, TEXT)],
             [Dispatch(ENTRY), SendOutput(0, TEXT), SendOutput(0, AUDIO), SendOutput(1, TEXT)],
             id="each terminal counts its own outputs",
         ),
         pytest.param(
-            [Started(), TerminalDone(VOCODER, SPOKEN), TerminalDone(DECODE, WRITTEN)],
+            [Started(2), TerminalDone(VOCODER, SPOKEN), TerminalDone(DECODE, WRITTEN)],
             [Dispatch(ENTRY), Finish(BOTH), Release()],
             id="the last terminal to end ends the request, with everything merged",
         ),
         pytest.param(
-            [Started(), TerminalDone(DECODE, WRITTEN), TerminalDone(DECODE, WRITTEN)],
+            [Started(2), TerminalDone(DECODE, WRITTEN), TerminalDone(DECODE, WRITTEN)],
             [Dispatch(ENTRY)],
             id="a terminal that says twice that it is done does not stand in for the other",
         ),
         pytest.param(
             [
-                Started(),
+                Started(2),
                 TerminalDone(DECODE, WRITTEN),
                 TerminalDone(VOCODER, SPOKEN),
                 OutputMade(DECODE, 0, TEXT),
@@ -116,28 +116,28 @@ def failure(commands: list[Command]) -> OmniError:
             id="nothing that comes after the end changes anything",
         ),
         pytest.param(
-            [Started(), StageFailed(MIDDLE, BROKEN), *ACKS],
+            [Started(2), StageFailed(MIDDLE, BROKEN), *ACKS],
             [Dispatch(ENTRY), Fail(BROKEN), *ABORTS, Release()],
             id="a failed stage fails the request at once, and its place is free when all replicas have answered",
         ),
         pytest.param(
-            [Started(), StageFailed(MIDDLE, BROKEN), *ACKS[:3]],
+            [Started(2), StageFailed(MIDDLE, BROKEN), *ACKS[:3]],
             [Dispatch(ENTRY), Fail(BROKEN), *ABORTS],
             id="one replica that has not answered keeps the place taken",
         ),
         pytest.param(
-            [Started(), StageFailed(MIDDLE, BROKEN), *ACKS[:2], ReplicaLost(DECODE), ACKS[3]],
+            [Started(2), StageFailed(MIDDLE, BROKEN), *ACKS[:2], ReplicaLost(DECODE), ACKS[3]],
             [Dispatch(ENTRY), Fail(BROKEN), *ABORTS, Release()],
             id="a replica that is lost while it should answer has answered",
         ),
         pytest.param(
-            [Started(), StageFailed(MIDDLE, BROKEN), *ACKS[:3], AbortTimedOut(), ACKS[3]],
+            [Started(2), StageFailed(MIDDLE, BROKEN), *ACKS[:3], AbortTimedOut(), ACKS[3]],
             [Dispatch(ENTRY), Fail(BROKEN), *ABORTS, Release(frozenset({VOCODER}))],
             id="a replica that does not answer in time is named and no longer waited for",
         ),
         pytest.param(
             [
-                Started(),
+                Started(2),
                 StageFailed(MIDDLE, BROKEN),
                 CallerGone(),
                 OutputMade(DECODE, 0, TEXT),
@@ -151,13 +151,13 @@ def failure(commands: list[Command]) -> OmniError:
             id="what the stages made before they heard of the abort is dropped",
         ),
         pytest.param(
-            [Started(), AbortAcked(ENTRY), AbortTimedOut(), OutputMade(DECODE, 0, TEXT)],
+            [Started(2), AbortAcked(ENTRY), AbortTimedOut(), OutputMade(DECODE, 0, TEXT)],
             [Dispatch(ENTRY), SendOutput(0, TEXT)],
             id="answers to aborts that nobody sent change nothing",
         ),
         pytest.param(
             [
-                Started(),
+                Started(2),
                 StageFailed(STRANGER, BROKEN),
                 OutputMade(STRANGER, 0, TEXT),
                 ReplicaLost(STRANGER),
@@ -167,7 +167,7 @@ def failure(commands: list[Command]) -> OmniError:
             id="a replica that does not serve the request has no say in it",
         ),
         pytest.param(
-            [Started(), OutputRead(text=3, audio=1), OutputRead(audio=2)],
+            [Started(2), OutputRead(text=3, audio=1), OutputRead(audio=2)],
             [
                 Dispatch(ENTRY),
                 GrantOutput(DECODE, text=3, audio=0),
@@ -177,7 +177,7 @@ def failure(commands: list[Command]) -> OmniError:
             id="credits go to the terminal that makes that kind of output",
         ),
         pytest.param(
-            [Started(), OutputMade(DECODE, 0, TEXT), OutputMade(DECODE, 0, TEXT), OutputMade(DECODE, 1, TEXT)],
+            [Started(2), OutputMade(DECODE, 0, TEXT), OutputMade(DECODE, 0, TEXT), OutputMade(DECODE, 1, TEXT)],
             [Dispatch(ENTRY), SendOutput(0, TEXT), SendOutput(1, TEXT)],
             id="a repeated output is sent on once",
         ),
@@ -201,14 +201,14 @@ def test_a_request_turns_events_into_commands(events: list[Event], commands: lis
     ],
 )
 def test_the_request_fails_and_every_replica_is_told_when(event: Event, reason: Reason, stage: str | None) -> None:
-    commands = run([Started(), event])
+    commands = run([Started(2), event])
     assert failure(commands).reason is reason
     assert failure(commands).stage == stage
     assert commands[2:] == ABORTS
 
 
 def test_a_lost_replica_fails_the_request_with_advice_to_retry_and_only_the_others_are_told() -> None:
-    commands = run([Started(), ReplicaLost(MIDDLE), AbortAcked(ENTRY), AbortAcked(DECODE), AbortAcked(VOCODER)])
+    commands = run([Started(2), ReplicaLost(MIDDLE), AbortAcked(ENTRY), AbortAcked(DECODE), AbortAcked(VOCODER)])
     assert failure(commands).reason is Reason.STAGE_UNAVAILABLE
     assert failure(commands).stage == "middle"
     assert failure(commands).retry_after is not None
@@ -216,29 +216,32 @@ def test_a_lost_replica_fails_the_request_with_advice_to_retry_and_only_the_othe
 
 
 def test_a_request_whose_only_replica_is_lost_is_over_at_once() -> None:
-    request = Request("one", (Bound("one", 1, Modality.TEXT),), output_credits=1)
-    request.handle(Started())
+    request = Request("one", (Bound("one", 1, Modality.TEXT),))
+    request.handle(Started(1))
     assert [type(command) for command in request.handle(ReplicaLost(1))] == [Fail, Release]
 
 
 def test_output_beyond_the_credits_fails_the_request_instead_of_growing_a_queue() -> None:
-    commands = run([Started(), *(OutputMade(DECODE, index, TEXT) for index in range(3))], output_credits=2)
+    commands = run([Started(2), *(OutputMade(DECODE, index, TEXT) for index in range(3))])
     assert commands[:3] == [Dispatch(ENTRY), SendOutput(0, TEXT), SendOutput(1, TEXT)]
     assert "credits" in failure(commands).message
 
 
 def test_credits_that_the_caller_returns_let_output_go_on() -> None:
-    events: list[Event] = [Started(), OutputMade(DECODE, 0, TEXT), OutputRead(text=1), OutputMade(DECODE, 1, TEXT)]
-    assert run(events, output_credits=1)[-1] == SendOutput(1, TEXT)
+    events: list[Event] = [Started(1), OutputMade(DECODE, 0, TEXT), OutputRead(text=1), OutputMade(DECODE, 1, TEXT)]
+    assert run(events)[-1] == SendOutput(1, TEXT)
 
 
 def test_output_after_the_terminals_own_end_fails_the_request() -> None:
-    commands = run([Started(), TerminalDone(DECODE, WRITTEN), OutputMade(DECODE, 0, TEXT)])
+    commands = run([Started(2), TerminalDone(DECODE, WRITTEN), OutputMade(DECODE, 0, TEXT)])
     assert failure(commands).reason is Reason.INTERNAL
 
 
 def test_a_result_without_a_finish_reason_counts_as_a_stop() -> None:
-    request = Request("one", (Bound("one", 1, Modality.AUDIO),), output_credits=1)
+    request = Request(
+        "one",
+        (Bound("one", 1, Modality.AUDIO),),
+    )
     finish = request.handle(TerminalDone(1, SPOKEN))[0]
     assert isinstance(finish, Finish)
     assert finish.finished.finish_reason is FinishReason.STOP
@@ -246,7 +249,7 @@ def test_a_result_without_a_finish_reason_counts_as_a_stop() -> None:
 
 def test_starting_twice_is_a_mistake_of_ours() -> None:
     with pytest.raises(RuntimeError, match="starts once"):
-        run([Started(), Started()])
+        run([Started(2), Started(2)])
 
 
 replica_numbers = st.sampled_from([*REPLICAS, STRANGER])
@@ -263,7 +266,7 @@ any_event: st.SearchStrategy[Event] = st.one_of(
 
 @given(st.lists(any_event, max_size=30))
 def test_whatever_happens_a_request_ends_exactly_once_and_is_released_exactly_once(events: list[Event]) -> None:
-    commands = run([Started(), *events, DeadlinePassed(), AbortTimedOut()])
+    commands = run([Started(2), *events, DeadlinePassed(), AbortTimedOut()])
     ends = [place for place, command in enumerate(commands) if isinstance(command, Finish | Fail)]
     releases = [place for place, command in enumerate(commands) if isinstance(command, Release)]
     assert len(ends) == len(releases) == 1

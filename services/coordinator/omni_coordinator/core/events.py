@@ -26,7 +26,9 @@ class Finished:
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """The request is admitted and bound."""
+    """The request is admitted and bound; the stages may send `output_credits` of each kind."""
+
+    output_credits: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,8 +1,11 @@
 """A request over its attempts: events in, commands out.
 
-    live ── a replica is lost ─▶ between   the attempt is aborted; Rebind, once the caller has room for output
+    live ── a replica is lost ─▶ between   the attempt is aborted; Rebind
     between ── Rebound ────────▶ live      Dispatch of the next attempt, held against what the caller has
     between ── Unbound ────────▶ ended     Fail
+
+A stage that may send nothing could not even make again what the caller has: as long as the caller has no room, the next
+attempt is bound but not begun.
 
 What the caller has already is credited back to the stage that has made it again; at the first difference the request
 fails. The caller gets one end, outputs without gaps in their numbers, and no more of them than it has room for. An
@@ -13,14 +16,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from omni_common.errors import OmniError, StageUnavailable
+from omni_common.errors import StageUnavailable
 from omni_common.request import Modality
 from omni_coordinator.core.events import (
     AbortTimedOut,
     Bound,
-    CallerGone,
     Command,
-    DeadlinePassed,
     Event,
     Fail,
     Finish,
@@ -30,12 +31,11 @@ from omni_coordinator.core.events import (
     SendOutput,
     StageFailed,
     Started,
-    Stopping,
     Superseded,
     TerminalDone,
 )
 from omni_coordinator.core.failover import FailedOver, Failover, Loss, Rebind, Rebound, Step, Unbound, loss_in
-from omni_coordinator.core.request import Phase, Request, why_ended
+from omni_coordinator.core.request import Phase, Request
 from omni_coordinator.core.stream import Stream
 from omni_coordinator.core.tracks import Differs
 
@@ -49,10 +49,9 @@ class Life:
         self._streams = {
             b.stage: Stream(b.terminal, output_credits, keep=max_attempts > 1) for b in bound if b.terminal is not None
         }
-        self._attempts = [Request(entry, bound, output_credits=output_credits)]
+        self._attempts = [Request(entry, bound)]
         self._avoided: set[int] = set()
         self._between: Loss | None = None
-        self._asked = False
         self._resuming = ""
         self._ended = False
 
@@ -77,10 +76,10 @@ class Life:
                 return self._rebound(bound)
             case Unbound(why):
                 return self._unbound(why)
+            case Started():
+                return self._begin()
             case OutputRead(text, audio):
                 return self._read(text, audio)
-            case CallerGone() | DeadlinePassed() | Stopping():
-                return self._between_ends(event) if self._between else self._now(event)
             case ReplicaLost() | AbortTimedOut() if attempt is None:
                 return [step for number in range(len(self._attempts)) for step in self.handle(event, number)]
             case _ if attempt is None or attempt == self.attempt:
@@ -134,8 +133,8 @@ class Life:
         read = {Modality.TEXT: text, Modality.AUDIO: audio}
         for stream in self._streams.values():
             stream.room += read.get(stream.modality, 0)
-        if self._between:
-            return self._rebind()
+        if self._attempts[-1].phase is Phase.NEW:
+            return self._begin()
         return [step for stream in self._streams.values() for step in self._lend(stream)]
 
     def _lend(self, stream: Stream) -> list[Step]:
@@ -162,43 +161,35 @@ class Life:
             return [*interrupted, (self.attempt, FailedOver(loss.stage, outcome)), *self._feed(event)]
         if loss.replica is not None:
             self._avoided.add(loss.replica)
-        self._between, self._asked = loss, False
+        self._between = loss
         aborted = self._feed(Superseded(loss.replica if loss.gone else None))
-        return [*interrupted, *aborted, *self._rebind()]
-
-    def _rebind(self) -> list[Step]:
-        """Once: a stage that may send nothing could not even make again what the caller has."""
-        if self._asked or not self.credit:
-            return []
-        self._asked = True
-        return [(self.attempt, Rebind(frozenset(self._avoided)))]
+        return [*interrupted, *aborted, (self.attempt, Rebind(frozenset(self._avoided)))]
 
     def _rebound(self, bound: tuple[Bound, ...]) -> list[Step]:
         loss, self._between = self._between, None
         if loss is None:
             raise RuntimeError("nobody asked for other replicas")
-        credit = self.credit
-        self._attempts.append(Request(self._entry, bound, output_credits=credit))
-        for stream in self._streams.values():
-            stream.begin(credit)
+        self._attempts.append(Request(self._entry, bound))
         if all(stream.transcript.is_empty for stream in self._streams.values()):
             begun: Sequence[Step] = [(self.attempt, FailedOver(loss.stage, Failover.RERUN))]
         else:
             self._resuming, begun = loss.stage, ()
-        return [*begun, *self._feed(Started())]
+        return [*begun, *self._begin()]
+
+    def _begin(self) -> list[Step]:
+        credit = self.credit
+        if not credit:
+            return []
+        for stream in self._streams.values():
+            stream.begin(credit, reached=not self.attempt)
+        return self._feed(Started(credit))
 
     def _unbound(self, why: Failover) -> list[Step]:
-        loss = self._between
+        loss, self._between = self._between, None
         if loss is None:
             raise RuntimeError("nobody asked for other replicas")
-        return [(self.attempt, FailedOver(loss.stage, why)), *self._end(loss.error)]
-
-    def _between_ends(self, event: CallerGone | DeadlinePassed | Stopping) -> list[Step]:
-        return [] if self._between is None else [*self._resumed(Failover.INTERRUPTED), *self._end(why_ended(event))]
-
-    def _end(self, error: OmniError) -> list[Step]:
-        self._between, self._ended = None, True
-        return [(self.attempt, Fail(error))]
+        self._ended = True
+        return [(self.attempt, FailedOver(loss.stage, why)), (self.attempt, Fail(loss.error))]
 
     def _diverge(self, replica: int) -> list[Step]:
         stage = self._resuming or self._stage(replica)

@@ -54,10 +54,10 @@ class Phase(Enum):
 class Request:
     """One attempt at one request, bound to one replica of each stage that it may visit."""
 
-    def __init__(self, entry: str, bound: tuple[Bound, ...], *, output_credits: int) -> None:
+    def __init__(self, entry: str, bound: tuple[Bound, ...]) -> None:
         self._entry = next(b.replica for b in bound if b.stage == entry)
         self._bound: Mapping[int, Bound] = {b.replica: b for b in bound}
-        self._credits = {b.replica: output_credits for b in bound if b.terminal is not None}
+        self._credits = {b.replica: 0 for b in bound if b.terminal is not None}
         self._sent = dict.fromkeys(self._credits, 0)
         self._results: dict[int, TerminalResult] = {}
         self._unanswered: set[int] = set()
@@ -78,15 +78,20 @@ class Request:
 
     def _live(self, event: Event) -> list[Command]:
         match event:
-            case Started():
+            case Started(output_credits):
                 if self.phase is not Phase.NEW:
                     raise RuntimeError("a request starts once")
                 self.phase = Phase.LIVE
+                self._credits = dict.fromkeys(self._credits, output_credits)
                 return [Dispatch(self._entry)]
             case OutputRead(text, audio):
                 return self._grant(text, audio)
-            case CallerGone() | DeadlinePassed() | Stopping():
-                return self._end(why_ended(event))
+            case CallerGone():
+                return self._end(Cancelled())
+            case DeadlinePassed():
+                return self._end(DeadlineExceeded())
+            case Stopping():
+                return self._end(_stopping())
             case Superseded(lost):
                 return self._abort(lost)
             case AbortAcked() | AbortTimedOut():
@@ -182,15 +187,9 @@ def merge(results: list[TerminalResult]) -> Finished:
     )
 
 
-def why_ended(event: CallerGone | DeadlinePassed | Stopping) -> OmniError:
-    match event:
-        case CallerGone():
-            return Cancelled()
-        case DeadlinePassed():
-            return DeadlineExceeded()
-        case Stopping():
-            return OmniError(Reason.STAGE_UNAVAILABLE, "The coordinator of this request is stopping; try again.")
-
-
 def replica_lost(stage: str) -> OmniError:
     return StageUnavailable(stage, "lost the replica that served this request")
+
+
+def _stopping() -> OmniError:
+    return OmniError(Reason.STAGE_UNAVAILABLE, "The coordinator of this request is stopping; try again.")

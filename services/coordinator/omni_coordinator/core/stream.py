@@ -18,8 +18,8 @@ class Stream:
         self.done = False
         self.transcript = Transcript(keep=keep)
         self._sent = 0
-        self._lent = room
-        self._reached = True
+        self._lent = 0
+        self._reached = False
         self._replay: Replay | None = None
 
     @property
@@ -27,12 +27,12 @@ class Stream:
         """Whether the attempt has made all that the caller has."""
         return self._replay is None
 
-    def begin(self, credit: int) -> None:
-        """Another attempt begins, whose stage may send so much."""
+    def begin(self, credit: int, *, reached: bool) -> None:
+        """An attempt begins, whose stage may send so much; whether credits for it find the stage already."""
         replay = self.transcript.replay()
         self._replay = None if replay is None or replay.is_through else replay
         self._lent = credit
-        self._reached = False  # a credit for a request that the stage does not know yet would be lost
+        self._reached = reached
 
     def take(self, output: Output) -> SendOutput | None:
         """What of it goes to the caller. Raises Differs."""
