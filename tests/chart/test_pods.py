@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from datetime import timedelta
 
+import pytest
 from tests.chart.conftest import Renderer
 from tests.chart.documents import Document, Pod, Render, environment, port_of
 from tests.chart.helm import CHART
@@ -144,6 +146,34 @@ def test_gpus_are_asked_for_once_a_pod(render: Renderer) -> None:
     for pod in render(files=("values-gpu.yaml",)).stages():
         asking = [one["name"] for one in pod.all_containers if "nvidia.com/gpu" in one["resources"].get("limits", {})]
         assert len(asking) <= 1, f"{pod.name}: a GPU cannot be given to two containers: {asking}"
+
+
+@pytest.mark.parametrize("mode", ["devicePlugin", "dra"])
+def test_a_stage_that_is_spread_has_as_many_gpus_in_its_container(mode: str, render: Renderer) -> None:
+    rendered = render(
+        {
+            "groupDefaults": {"gpu": {"mode": mode}},
+            "pipelines": {"qwen3-omni": {"stages": {"thinker": {"tpSize": 2}}}},
+        },
+        files=("values-gpu.yaml",),
+    )
+    counts = {
+        claim["metadata"]["name"]: claim["spec"]["spec"]["devices"]["requests"][0]["exactly"]["count"]
+        for claim in rendered.of("ResourceClaimTemplate")
+    }
+    asked: dict[str, int] = {}
+    for pod in rendered.stages():
+        for container in pod.containers:
+            for stage in environment(container)["OMNI_STAGE_STAGE"].split(","):
+                if container["resources"].get("claims"):
+                    asked[stage] = counts[pod.spec["resourceClaims"][0]["resourceClaimTemplateName"]]
+                elif gpus := container["resources"]["limits"].get("nvidia.com/gpu"):
+                    asked[stage] = int(gpus)
+                    assert "/dev/shm" in _mounts(pod, "shm"), "NCCL's ranks share memory there"
+    assert (asked["thinker"], asked["talker"]) == (2, 1)
+    (pipeline,) = [one for one in rendered.of("ConfigMap") if one["metadata"]["name"].endswith("pipelines")]
+    stages = json.loads(pipeline["data"]["qwen3-omni.json"])["stages"]
+    assert {stage["name"]: stage["tp_size"] for stage in stages if stage["tp_size"] > 1} == {"thinker": 2}
 
 
 def _mounts(pod: Pod, volume: str) -> set[str]:

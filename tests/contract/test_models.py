@@ -94,6 +94,13 @@ def test_the_family_builds_exactly_the_stages_of_its_graph(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_the_graph_says_which_stages_can_be_spread_over_several_gpus(name: str) -> None:
+    family = load_family(name)
+
+    assert set(family.followers) == {stage.name for stage in family.pipeline.stages if stage.tensor_parallel}
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_every_output_modality_has_a_terminal_stage_that_its_requests_visit(name: str) -> None:
     pipeline = load_pipeline_config(name)
 

@@ -28,9 +28,11 @@ from omni_stage.models.qwen3_omni.components.thinker import ThinkerRunner
 from omni_stage.models.qwen3_omni.components.tiny import make_tiny
 from omni_stage.models.qwen3_omni.components.weights import read_config
 from omni_stage.models.qwen3_omni.payload_types import Layout, Prompt, TextTokens, ThinkerInput
+from omni_stage.process import StageProcess
 from omni_stage.program import StageContext
 from omni_stage.scheduler.ar_contract import Batch
 from omni_stage.scheduler.contract import Emit, NewRequest
+from omni_stage.settings import StageSettings
 from omni_stage.tensor_parallel.followers import Followers, spread
 from omni_stage.tensor_parallel.order import Order, render
 
@@ -46,7 +48,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def order(model: Path, size: int) -> Order:
+def order(model: Path, size: int, device: str = "cpu") -> Order:
     pipeline = load_pipeline_config("qwen3-omni")
     stages = [s.model_copy(update={"tp_size": size if s.name == "thinker" else 1}) for s in pipeline.stages]
     return Order(
@@ -54,7 +56,7 @@ def order(model: Path, size: int) -> Order:
         pipeline=pipeline.model_copy(update={"stages": tuple(stages)}).model_dump_json(),
         stage="thinker",
         model=str(model),
-        device="cpu",
+        device=device,
         dtype="float32",
         threads=1,
         log_level="INFO",
@@ -105,8 +107,8 @@ def said(runner: ThinkerRunner, context: StageContext, name: str, steps: int) ->
 
 
 @asynccontextmanager
-async def ranks(model: Path, size: int = 2, timeout: float = 60.0) -> AsyncIterator[Ranks]:
-    told = order(model, size)
+async def ranks(model: Path, size: int = 2, timeout: float = 60.0, device: str = "cpu") -> AsyncIterator[Ranks]:
+    told = order(model, size, device)
     async with spread(told, size, timedelta(seconds=timeout)) as followers:
         assert followers is not None
         leading = await followers.start()
@@ -140,6 +142,29 @@ async def test_two_ranks_say_what_one_says_and_none_is_left_behind(tiny: Path) -
     assert len(set(expected)) > 3, "a model that says one thing for ever proves nothing"
 
 
+@pytest.mark.gpu
+async def test_two_gpus_say_what_one_says(tiny: Path) -> None:
+    if torch.cuda.device_count() < 2:
+        pytest.skip("there are no two GPUs")
+    alone = order(tiny, 1, "cuda").context()
+    opened = open_text_model(alone)
+    expected = said(ThinkerRunner(opened.weights, opened.store), alone, "alone", STEPS)
+    async with ranks(tiny, device="cuda") as both:
+        assert await anyio.to_thread.run_sync(both.say, "first") == expected
+
+
+def test_a_stage_that_cannot_be_spread_says_so_when_it_is_made(tiny: Path, tmp_path: Path) -> None:
+    pipeline = load_pipeline_config("qwen3-omni")
+    stages = [s.model_copy(update={"tp_size": 2 if s.name == "talker" else 1}) for s in pipeline.stages]
+    file = tmp_path / "pipeline.json"
+    file.write_text(pipeline.model_copy(update={"stages": tuple(stages)}).model_dump_json())
+    settings = StageSettings(
+        family="qwen3-omni", pipeline=file, stage="talker", replica="a", coordinators="127.0.0.1:1", model=tiny
+    )
+    with pytest.raises(CannotStart, match=r"Stage 'talker' cannot start\. It runs on one GPU, and its tp_size is 2"):
+        StageProcess(settings)
+
+
 async def test_a_follower_that_dies_fails_the_step_at_once_and_ends_the_replica(tiny: Path) -> None:
     failed: list[Exception | None] = []
 
@@ -160,14 +185,14 @@ async def test_a_follower_that_hangs_ends_the_replica_when_its_time_is_over(tiny
     hung: list[psutil.Process] = []
 
     async def hang() -> None:
-        async with ranks(tiny, timeout=20.0) as both:
+        async with ranks(tiny, timeout=8.0) as both:
             hung.append(both.follower)
             both.follower.suspend()
             failure = await failure_of(lambda: anyio.to_thread.run_sync(both.say, "never", abandon_on_cancel=True))
             assert isinstance(failure, StageUnavailable)
             await anyio.sleep_forever()
 
-    with anyio.fail_after(90):
+    with anyio.fail_after(100):
         assert sentence(await failure_of(hang)).startswith(
             "Stage 'thinker' ends. Its ranks no longer work together: their group"
         )

@@ -24,7 +24,8 @@ from omni_cli.launcher.network import free_port
 from omni_cli.launcher.plan import Wishes
 from omni_cli.serving import serve
 
-pytestmark = [pytest.mark.anyio, pytest.mark.slow]
+# Two interpreters more than other meshes, each with imports of its own.
+pytestmark = [pytest.mark.anyio, pytest.mark.slow, pytest.mark.timeout(240)]
 
 GREEDY = Draw(None)
 THINKER = "qwen3-omni-thinker-0"
@@ -74,20 +75,19 @@ async def writing(served: Served, asked: Mapping[str, Any]) -> Any:
     return stream
 
 
-@pytest.mark.parametrize("draw", [pytest.param(GREEDY, id="greedy"), pytest.param(Draw(1234), id="seeded")])
 async def test_eight_requests_at_once_are_answered_as_by_the_whole_model(
-    draw: Draw, spread: Served, expected: Expected, tokenizer: Any
+    spread: Served, expected: Expected, tokenizer: Any
 ) -> None:
     heard: dict[str, Heard] = {}
 
     async def ask(case: str) -> None:
-        heard[case] = await answer(spread, case, draw, streamed=True)
+        heard[case] = await answer(spread, case, GREEDY, streamed=True)
 
     async with anyio.create_task_group() as callers:
         for case in CASES:
             callers.start_soon(ask, case)
     for case in CASES:
-        assert_same(heard[case], expected.of(case, draw), tokenizer)
+        assert_same(heard[case], expected.of(case, GREEDY), tokenizer)
 
 
 async def test_what_is_known_of_a_prompt_is_known_to_both_ranks(

@@ -12,7 +12,8 @@ from omni_stage.tensor_parallel.line import Line, LineBroken
 
 @dataclass(frozen=True, slots=True)
 class Rank:
-    """`meeting` is the file where the ranks find each other; `timeout` are the seconds that one waits for another."""
+    """`meeting` is the file where the ranks find each other; `timeout` are the seconds that one waits for another, once
+    they have met."""
 
     number: int = 0
     size: int = 1

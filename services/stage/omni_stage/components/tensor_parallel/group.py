@@ -5,6 +5,7 @@ Made of torch's process groups without its global state, as the pairs are: see `
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any, Protocol
 
 import torch
@@ -14,6 +15,10 @@ from omni_common.clock import monotonic
 from omni_common.deadline import Deadline
 from omni_stage.components.pair_group import GroupFailed, left, meet_at, patient_nccl, said
 from omni_stage.tensor_parallel.rank import Rank
+
+# Seconds for the others to import what they need, on a machine that has much else to do. Of one that dies meanwhile
+# rank 0 hears otherwise.
+_MEETING = 600.0
 
 
 class RankGroup(Protocol):
@@ -35,18 +40,20 @@ class GlooRanks:
     def __init__(self, rank: Rank, deadline: Deadline) -> None:
         options = dist.ProcessGroupGloo._Options()  # type: ignore[attr-defined]
         options._devices = [dist.ProcessGroupGloo.create_device(hostname="127.0.0.1")]
-        options._timeout = left(Deadline.after(rank.timeout, monotonic))
+        options._timeout = left(deadline)
         with said("did not come about"):
             store = meet_at(rank.meeting, rank.size, deadline)
             self._group: Any = dist.ProcessGroupGloo(store, rank.number, rank.size, options)
+        self._adding, self._sharing = dist.AllreduceOptions(), dist.BroadcastOptions()
+        self._adding.timeout = self._sharing.timeout = timedelta(seconds=rank.timeout)
 
     def add(self, term: torch.Tensor) -> None:
         with said("broke"):
-            self._group.allreduce([term]).wait()
+            self._group.allreduce([term], self._adding).wait()
 
     def share(self, data: torch.Tensor) -> None:
         with said("broke"):
-            self._group.broadcast(data, 0).wait()
+            self._group.broadcast([data], self._sharing).wait()
 
     def interrupt(self) -> None:
         """The others have ended by then, which gloo notices by itself."""
@@ -92,7 +99,7 @@ class RanksApart(ValueError):
 
 def meet(rank: Rank, device: torch.device) -> RankGroup:
     """Waits for the other ranks. Raises RanksApart."""
-    deadline = Deadline.after(rank.timeout, monotonic)
+    deadline = Deadline.after(_MEETING, monotonic)
     try:
         if device.type == "cuda":
             torch.cuda.set_device(device)
