@@ -77,7 +77,7 @@ async def connections(mesh: Mesh) -> AsyncIterator[Connections]:
         yield Connections([await stack.enter_async_context(http(mesh)) for _ in range(max(AT_ONCE))])
 
 
-def _checkpoint() -> Path:
+def checkpoint() -> Path:
     if not (TINY / "config.json").is_file():
         make_tiny_checkpoint(FAMILY, TINY)
     return TINY.resolve()
@@ -85,7 +85,7 @@ def _checkpoint() -> Path:
 
 @asynccontextmanager
 async def open_ways() -> AsyncIterator[Mapping[str, Ask]]:
-    async with running_mesh(FAMILY, _checkpoint()) as mesh, connections(mesh) as over_http:
+    async with running_mesh(FAMILY, checkpoint()) as mesh, connections(mesh) as over_http:
         with one_process(load_family(FAMILY), TINY) as alone:
             yield {ONE_PROCESS: alone.ask, MESH: over_http.ask}
 
