@@ -134,6 +134,7 @@ bench: setup ## Measure the mesh against one process, a plain single-host hop, a
 	$(BIN)/python -m tests.load.relay
 	$(BIN)/python -m tests.load.gateway
 	$(BIN)/python -m tests.load.tax
+	$(BIN)/python -m tests.load.prefixes
 	$(BIN)/python -m tests.load.voices
 
 lock: setup ## Write the installed versions to constraints.txt
