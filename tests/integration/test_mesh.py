@@ -9,8 +9,9 @@ import anyio
 import pytest
 from tests.integration.layouts import A_PROCESS_EACH, ALL, ONE_OR_MANY, SHARED_PROCESSES
 from tests.integration.mesh import Layout, mesh, say
-from tests.integration.mesh_requests import LONG, answer, ask, ended
+from tests.integration.mesh_requests import DIVERSE, LONG, answer, ask, failovers, rest
 
+from omni_common.clock import monotonic
 from omni_common.errors import OmniError, Reason
 from omni_common.request import FinishReason, Media, Modality, TerminalResult
 from omni_common.testing.gateway import Piece
@@ -136,22 +137,56 @@ async def test_a_gateway_that_vanishes_takes_its_requests_along(tmp_path: Path) 
         await made.until_idle(within=5.0)
 
 
-async def test_a_lost_replica_fails_its_requests_and_no_others(tmp_path: Path) -> None:
-    async with mesh(tmp_path, Layout(replicas={"say": 2})) as made:
-        tickets = [made.gateway.submit(say(LONG), output_credits=2) for _ in range(6)]
+@pytest.mark.parametrize(
+    ("stage", "layout"),
+    [
+        pytest.param("split", Layout(replicas={"split": 2}), id="where the request began"),
+        pytest.param("say", Layout(replicas={"say": 2}), id="of a stage in the middle"),
+        pytest.param("beep", Layout(replicas={"beep": 2}), id="of a terminal stage"),
+        pytest.param("say", Layout(replicas={"say": 2}, arena=False, inline_limit=0), id="with tensors beside frames"),
+    ],
+)
+async def test_requests_go_on_elsewhere_when_a_replica_is_lost(tmp_path: Path, stage: str, layout: Layout) -> None:
+    file = Media(Modality.IMAGE, bytes(range(256)) * 600)
+    async with mesh(tmp_path, layout) as made:
+        text, audio, _ = await ask(made, DIVERSE, file, spoken=True)
+        before = failovers("resumed")
+        tickets = [made.gateway.submit(say(DIVERSE, file, spoken=True), output_credits=4) for _ in range(4)]
+        begun = []
+        for ticket in tickets:
+            await ticket.admitted()
+            begun.append(await ticket.piece())
+        with anyio.fail_after(4.0):
+            await made.stages[f"{stage}-0"].kill()
+        del made.stages[f"{stage}-0"]
+        for ticket, piece in zip(tickets, begun, strict=True):
+            assert (await rest(ticket, piece))[:2] == (text, audio)
+        await made.until_idle(within=5.0)
+        assert failovers("resumed") - before == 2
+        made.start_stage(stage, 2)
+        await made.gateway.until("echo", made.complete)
+        assert (await ask(made, "as new"))[0].split() == ["AS", "NEW"]
+
+
+async def test_the_last_replica_that_is_lost_fails_its_requests_at_once_whoever_reads(tmp_path: Path) -> None:
+    async with mesh(tmp_path) as made:
+        tickets = [made.gateway.submit(say(LONG), output_credits=2) for _ in range(3)]
         for ticket in tickets:
             await ticket.admitted()
             await ticket.piece()
+        killed = monotonic()
         with anyio.fail_after(4.0):
             await made.stages["say-0"].kill()
         del made.stages["say-0"]
-        ends = [await ended(ticket) for ticket in tickets]
-        lost = [end for end in ends if isinstance(end, OmniError)]
-        assert {end.reason for end in lost} == {Reason.STAGE_UNAVAILABLE}
-        assert len(lost) == 3
+        for ticket in tickets:
+            while isinstance(notice := await ticket.notices.next(), Piece):
+                pass
+            assert isinstance(notice, OmniError)
+            assert notice.reason is Reason.STAGE_UNAVAILABLE
+        assert monotonic() - killed < 2
         await made.until_idle(within=5.0)
         made.start_stage("say", 2)
-        await made.gateway.until("echo", lambda s: sum(stage.ready_replicas for stage in s.stages) == 8)
+        await made.gateway.until("echo", made.complete)
         text, _, _ = await ask(made, "as new")
         assert text.split() == ["AS", "NEW"]
 
