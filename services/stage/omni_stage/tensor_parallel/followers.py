@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
+import subprocess
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -26,7 +27,7 @@ from omni_stage.tensor_parallel.rank import LOADED, REFUSED, Leading, Rank
 
 logger = logging.getLogger(__name__)
 
-# Seconds for a follower whose line has ended: it has nothing left to do.
+# Seconds for followers whose lines have ended: they have nothing left to do.
 _END_BOUND = 2.0
 # Seconds to hear how a process ended whose line has.
 _CODE_BOUND = 5.0
@@ -46,7 +47,7 @@ class Followers:
         self._rank = Rank(size=size, timeout=timeout)
         self._tasks = tasks
         self._ended = ExitStack()
-        self._processes: dict[int, anyio.abc.Process] = {}
+        self._processes: dict[int, subprocess.Popen[bytes]] = {}
         self._lines: dict[int, Line] = {}
         self._loaded = {number: anyio.Event() for number in range(1, size)}
         self._leading: Leading | None = None
@@ -60,7 +61,7 @@ class Followers:
         folder = self._ended.enter_context(tempfile.TemporaryDirectory(prefix="omni-ranks-"))
         self._rank = replace(self._rank, meeting=Path(folder) / "meeting")
         for number in self._loaded:
-            await self._start(number)
+            self._start(number)
         self._leading = Leading(self._order.stage, self._rank, [*self._lines.values()])
         for number in self._loaded:
             self._tasks.start_soon(self._watch, number)
@@ -87,12 +88,12 @@ class Followers:
         """None of them is left when this returns."""
         self.break_off("end")
         with anyio.CancelScope(shield=True):  # bounded by SIGKILL
+            with anyio.move_on_after(_END_BOUND):
+                for process in self._processes.values():
+                    await _end_of(process)
             for process in self._processes.values():
-                with anyio.move_on_after(_END_BOUND):
-                    await process.wait()
-                    continue
-                process.kill()
-                await process.wait()
+                process.kill()  # where it has ended, nothing happens
+                await _end_of(process)
             for line in self._lines.values():
                 line.close()
         self._ended.close()
@@ -101,19 +102,15 @@ class Followers:
     def _stage(self) -> str:
         return f"Stage '{self._order.stage}'"
 
-    async def _start(self, number: int) -> None:
+    def _start(self, number: int) -> None:
         line, theirs = pair()
         self._lines[number] = line
-        arguments = ["-m", "omni_stage.tensor_parallel.follower", str(theirs.fileno()), str(os.getpid())]
+        command = [sys.executable, "-m", "omni_stage.tensor_parallel.follower", str(theirs.fileno()), str(os.getpid())]
         with theirs:
+            # Not by the event loop, which forks: gRPC's threads are running, and its handlers of forks would stop them.
             # Of a session of its own: what is sent to rank 0's group, such as Ctrl-C, is not for it.
-            self._processes[number] = await anyio.open_process(
-                [sys.executable, *arguments],
-                stdin=None,
-                stdout=None,
-                stderr=None,
-                start_new_session=True,
-                pass_fds=(theirs.fileno(),),
+            self._processes[number] = subprocess.Popen(  # noqa: S603  # our own module, and two numbers
+                command, start_new_session=True, pass_fds=(theirs.fileno(),)
             )
         line.send(render(self._order.of(replace(self._rank, number=number))), self._rank.timeout)
         logger.info("a follower was started", extra={"rank": number, "pid": self._processes[number].pid})
@@ -136,10 +133,14 @@ class Followers:
         """A follower ends with 0 when its line does: any other end is its own, and the reason of the others'."""
         who = f"are not complete: rank {number} of {self._rank.size}"
         with anyio.move_on_after(_CODE_BOUND):
-            code = await self._processes[number].wait()
+            code = await _end_of(self._processes[number])
             if code != 0:
                 return f"{who} ended {f'by signal {-code}' if code < 0 else f'with exit code {code}'}"
         return (self._leading is not None and self._leading.why) or f"{who} has closed its line"
+
+
+async def _end_of(process: subprocess.Popen[bytes]) -> int:
+    return await anyio.to_thread.run_sync(process.wait, abandon_on_cancel=True)
 
 
 @asynccontextmanager

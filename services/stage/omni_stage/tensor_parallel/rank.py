@@ -65,7 +65,8 @@ class Leading:
         for line in self._lines:
             line.shut()
         for interrupt in self._on_break:
-            interrupt()
+            # Of its own: a library that tears down what a dead rank was part of may take its time, or for ever.
+            threading.Thread(target=interrupt, name="interrupt", daemon=True).start()
 
 
 class RankFailed(Exception):

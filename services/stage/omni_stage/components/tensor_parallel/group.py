@@ -5,6 +5,7 @@ Made of torch's process groups without its global state, as the pairs are: see `
 
 from __future__ import annotations
 
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any, Protocol
 
@@ -82,7 +83,7 @@ class NcclRanks:
             self._group.broadcast(data, 0).wait()
 
     def interrupt(self) -> None:
-        with said("could not be ended"):
+        with suppress(RuntimeError):  # it cannot be ended, as this process is about to
             self._group.abort()
 
     def _make_sure(self, rank: Rank, device: torch.device) -> None:
