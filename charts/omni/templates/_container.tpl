@@ -58,6 +58,12 @@ env:
 {{- end }}
 {{- end }}
 
+{{/* Where a process listens: every address of its pod. (dict "root" $ "port" 7070) */}}
+{{- define "omni.bind" -}}
+{{- $host := .root.Values.listenAddress -}}
+{{- printf "%s:%d" (ternary (printf "[%s]" $host) $host (contains ":" $host)) (int .port) }}
+{{- end }}
+
 {{/* Settings of the mesh's certificates; nothing without TLS. JSON. */}}
 {{- define "omni.tlsSettings" -}}
 {{- if eq .Values.tls.source "none" }}

@@ -16,7 +16,8 @@
 {{- $arena := include "omni.bytes" $relay.arenaSize }}
 {{- $tls := ne .root.Values.tls.source "none" }}
 {{- $owned := dict
-  "FOLDER" "/run/omni" "ARENA_SIZE" $arena "BIND" "0.0.0.0:7080" "ADVERTISE" "$(POD_IP)" "METRICS_HOST" "0.0.0.0"
+  "FOLDER" "/run/omni" "ARENA_SIZE" $arena "BIND" (include "omni.bind" (dict "root" .root "port" 7080))
+  "ADVERTISE" "$(POD_IP)" "METRICS_HOST" .root.Values.listenAddress
   "METRICS_PORT" 9080 "HEALTH_PORT" 9081 "DRAIN" "20s" }}
 {{- if $tls }}
 {{- $owned = merge $owned (dict "ENCRYPTION" "aead" "TLS_PEER_NAMES" "omni-relay") (include "omni.tlsSettings" .root | fromJson) }}
@@ -62,10 +63,10 @@
 {{- $owned := dict
   "FAMILY" .family "PIPELINE" (printf "/etc/omni/pipelines/%s.json" .pipeline) "STAGE" (join "," .container.stages)
   "REPLICA" (printf "$(POD_NAME)-%s" .container.process) "POD" "$(POD_NAME)" "NODE" "$(NODE_NAME)"
-  "BIND" (printf "0.0.0.0:%d" (int .container.port)) "ADVERTISE" "$(POD_IP)"
+  "BIND" (include "omni.bind" (dict "root" .root "port" .container.port)) "ADVERTISE" "$(POD_IP)"
   "COORDINATORS" (printf "%s-coordinator:7070" (include "omni.fullname" .root)) "DEVICE" $device
   "DTYPE" $values.dtype "THREADS" $values.threads "ARENA" "/run/omni" "DRAIN" .root.Values.requestTimeout
-  "METRICS_HOST" "0.0.0.0" "METRICS_PORT" .container.metrics "HEALTH_PORT" .container.health }}
+  "METRICS_HOST" .root.Values.listenAddress "METRICS_PORT" .container.metrics "HEALTH_PORT" .container.health }}
 {{- /* Long enough for the startup probe to come once more, and for its timeout. */}}
 {{- $stay := add (int64 (include "omni.startupPeriod" (dict "startup" .values.startupSeconds))) 5 }}
 {{- $_ := set $owned "STAY_FAILED" (printf "%ds" $stay) }}

@@ -14,6 +14,7 @@ import anyio.to_thread
 
 from omni.coordinator.v1 import coordinator_pb2
 from omni.stage.v1 import stage_pb2_grpc
+from omni_common.address import join_host_port
 from omni_common.arena.layout import slot_size
 from omni_common.clock import Clock, monotonic
 from omni_common.deadline import Deadline
@@ -342,7 +343,7 @@ class Replica:
             replica=settings.replica,
             pod=settings.pod,
             node=settings.node,
-            address=f"{host}:{server.port}",
+            address=join_host_port(host, server.port),
             capacity=self._config.max_running + self._config.max_waiting,
             relay="" if self._relay is None else self._relay.address,
         )

@@ -20,6 +20,7 @@ import anyio
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from omni_common.address import join_host_port
 from omni_common.clock import Clock, monotonic
 
 logger = logging.getLogger(__name__)
@@ -106,7 +107,7 @@ def serve_health(
     )
     probes = _Probes({"": ready, READINESS: ready, LIVENESS: alive}, failed)
     health_pb2_grpc.add_HealthServicer_to_server(probes, server)
-    address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    address = join_host_port(host, port)
     try:
         taken = server.add_insecure_port(address)
     except RuntimeError as error:

@@ -32,9 +32,11 @@ _PAUSE = 0.1
 
 
 def listen(bind: tuple[str, int]) -> socket.socket:
-    """A socket that listens at that host and port; 0 takes a free one. Raises OSError when it cannot."""
+    """A socket that listens at that host and port; 0 takes a free one, `::` listens for IPv4 as well. Raises OSError
+    when it cannot."""
     family = socket.AF_INET6 if ":" in bind[0] else socket.AF_INET
-    return socket.create_server(bind, family=family, backlog=_BACKLOG)
+    both = bind[0] == "::" and socket.has_dualstack_ipv6()
+    return socket.create_server(bind, family=family, backlog=_BACKLOG, dualstack_ipv6=both)
 
 
 class Listener:

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from omni_common.address import join_host_port
 from omni_common.clock import Clock, monotonic
 from omni_common.deadline import Deadline
 from omni_common.errors import Overloaded
@@ -55,7 +56,7 @@ class Peers:
             known=settings.carriers,
         )
         listening = listen(settings.bind)
-        self.address = _address(settings.advertise, listening.getsockname()[1])
+        self.address = join_host_port(settings.advertise, listening.getsockname()[1])
         """host:port where other relays reach this one."""
         self._way = Way(
             address=self.address,
@@ -130,6 +131,3 @@ class Peers:
         with self._lock:
             return list(self._outbound.values())
 
-
-def _address(host: str, port: int) -> str:
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
