@@ -83,11 +83,31 @@ def samples(data: bytes, form: Format) -> NDArray[np.int16]:
         return np.concatenate([part.to_ndarray().reshape(-1) for part in parts])
 
 
-def encoded(pcm: NDArray[np.int16], container: str, codec: str, *, rate: int = RATE, source_rate: int = RATE) -> bytes:
-    """A recording as somebody's device would write it; `rate` is the file's, `source_rate` that of the samples."""
+# Of an MP3 that may follow itself: nothing is around its frames, and none of them is partly in the one before.
+_REPEATABLE = {"write_xing": "0", "id3v2_version": "0", "write_id3v1": "0"}, {"reservoir": "0"}
+
+
+def long_mp3(pcm: NDArray[np.int16], times: int) -> bytes:
+    """A recording that is so often as long; it takes as long to encode as this once."""
+    return encoded(pcm, "mp3", "libmp3lame", options=_REPEATABLE) * times
+
+
+def encoded(
+    pcm: NDArray[np.int16],
+    container: str,
+    codec: str,
+    *,
+    rate: int = RATE,
+    source_rate: int = RATE,
+    options: tuple[dict[str, str], dict[str, str]] = ({}, {}),
+) -> bytes:
+    """A recording as somebody's device would write it; `rate` is the file's, `source_rate` that of the samples.
+
+    `options`: of the container and of the codec.
+    """
     out = io.BytesIO()
-    with av.open(out, mode="w", format=container) as file:
-        stream = file.add_stream(codec, rate=rate, layout="mono")
+    with av.open(out, mode="w", format=container, options=options[0]) as file:
+        stream = file.add_stream(codec, rate=rate, layout="mono", options=options[1])
         frame = av.AudioFrame.from_ndarray(pcm[None, :], format="s16", layout="mono")
         frame.sample_rate = source_rate
         for part in av.AudioResampler(format=stream.format.name, layout="mono", rate=rate).resample(frame):
