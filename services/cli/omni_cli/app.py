@@ -11,28 +11,16 @@ from typing import Annotated
 
 import typer
 
-from omni_cli import cluster_app
-from omni_cli import up as running
+from omni_cli import cluster_app, up_app
 from omni_cli.bench import relay as benching
 from omni_cli.checkpoint import make_tiny_checkpoint
 from omni_cli.launcher.plan import Encryption, Wishes
 from omni_cli.run import said_plainly, to_the_end, until_stopped
 from omni_cli.serving import choose
 from omni_cli.top import show as topping
-from omni_cli.wishes import (
-    Form,
-    parse_device,
-    parse_groups,
-    parse_numbers,
-    parse_otlp,
-    parse_share,
-    parse_sizes,
-    parse_transports,
-)
+from omni_cli.wishes import Form, parse_sizes, parse_transports
 
 DEFAULT_URL = "http://127.0.0.1:8000/v1"
-# Text, speech and hearing: what a first mesh can show.
-DEFAULT_PIPELINES = ("qwen3-omni", "piper", "whisper")
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="The omni mesh on one machine, and its tools.")
 models = typer.Typer(invoke_without_command=True, help="The models there are, and what a running mesh serves.")
@@ -40,102 +28,13 @@ app.add_typer(models, name="models")
 bench = typer.Typer(no_args_is_help=True, help="Measurements of parts of the mesh on this machine.")
 app.add_typer(bench, name="bench")
 cluster_app.add_to(app)
+up_app.add_to(app)
 
 Url = Annotated[str, typer.Option(envvar="OMNI_URL", help="Where the mesh answers.")]
 Images = Annotated[list[Path] | None, typer.Option(help="An image to show; may be given several times.")]
 Audios = Annotated[list[Path] | None, typer.Option(help="A recording to play; may be given several times.")]
 Videos = Annotated[list[Path] | None, typer.Option(help="A video to show; may be given several times.")]
 Model = Annotated[str | None, typer.Option(help="A folder with a checkpoint, or its id on the hub.")]
-Verbose = Annotated[bool, typer.Option(help="Print what every process logs.")]
-
-
-@app.command()
-def up(
-    *,
-    pipeline: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="FAMILY",
-            help="A model family to serve, as `omni models` lists them; repeatable. "
-            f"Default: {', '.join(DEFAULT_PIPELINES)}.",
-        ),
-    ] = None,
-    model: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="[PIPELINE=]WEIGHTS",
-            help="A folder with a checkpoint, or its id on the hub; repeatable. "
-            "Without PIPELINE, it is for the one that has no weights yet.",
-        ),
-    ] = None,
-    host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=1, max=65535, help="The port to listen on.")] = 8000,
-    replicas: Annotated[
-        list[str] | None,
-        typer.Option(metavar="[PIPELINE/]STAGE=N", help="More than one process for a stage; repeatable."),
-    ] = None,
-    tp: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="[PIPELINE/]STAGE=N", help="Spread each replica of a stage's model over N GPUs; repeatable."
-        ),
-    ] = None,
-    colocate: Annotated[
-        list[str] | None,
-        typer.Option(metavar="STAGE,STAGE", help="Stages of one pipeline that share a pod; repeatable."),
-    ] = None,
-    together: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="STAGE,STAGE", help="Stages of one pipeline that share a process, and so a pod; repeatable."
-        ),
-    ] = None,
-    apart: Annotated[
-        bool, typer.Option("--apart", help="Every stage in a pod of its own: all tensors go from relay to relay.")
-    ] = False,
-    coordinators: Annotated[int, typer.Option(min=1, max=8, help="How many coordinators to run.")] = 1,
-    device: Annotated[str, typer.Option(help="Where the model's stages compute: auto, cpu, cuda, cuda:1.")] = "auto",
-    arena: Annotated[
-        str, typer.Option(metavar="SIZE", help="Shared memory for each stage, and once more for each pod.")
-    ] = "64MiB",
-    encryption: Annotated[
-        Encryption | None,
-        typer.Option(
-            help="How relays protect what goes from pod to pod, and with it TLS for gRPC; certificates are made.",
-            show_default="none",
-        ),
-    ] = None,
-    transports: Annotated[
-        str,
-        typer.Option(
-            metavar="NAME,NAME",
-            help="How relays may move tensors, the preferred way first: tcp, ucx, nixl. Default: tcp.",
-        ),
-    ] = "",
-    otlp: Annotated[
-        str, typer.Option(metavar="HOST:PORT", help="Send traces to this collector, by OTLP over gRPC. Default: none.")
-    ] = "",
-    verbose: Verbose = False,
-) -> None:
-    """Run the mesh on this machine until Ctrl-C."""
-    with said_plainly():
-        wishes = Wishes(
-            choose(pipeline or DEFAULT_PIPELINES, model or []),
-            host=host,
-            port=port,
-            replicas=parse_numbers(replicas or [], "--replicas"),
-            tp=parse_numbers(tp or [], "--tp"),
-            colocate=parse_groups(colocate or [], "--colocate"),
-            together=parse_groups(together or [], "--together"),
-            apart=apart,
-            coordinators=coordinators,
-            device=parse_device(device),
-            share=parse_share(arena),
-            encryption=encryption,
-            transports=parse_transports(transports),
-            otlp=parse_otlp(otlp),
-        )
-        until_stopped(lambda: running.up(wishes, verbose=verbose))
 
 
 @app.command()
@@ -231,7 +130,7 @@ def demo(
     image: Annotated[Path, typer.Option(help="The photo to show.")] = Path("tests/media/cat.jpg"),
     audio: Annotated[Path, typer.Option(help="The question to play.")] = Path("tests/media/question.wav"),
     speak: Annotated[Path, typer.Option(metavar="WAV", help="Where to write the answer.")] = Path(".omni/demo.wav"),
-    verbose: Verbose = False,
+    verbose: up_app.Verbose = False,
 ) -> None:
     """Start a mesh, let it speak and hear itself, ask it about a photo by voice, show how it answered, stop it."""
     from omni_cli import demo as demonstration
