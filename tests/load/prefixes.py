@@ -22,14 +22,15 @@ from tests.load.report import Series, machine, millis, table, times
 from tests.load.tax import FAMILY, checkpoint
 from tests.load.ways import Http, http, question
 from transformers import AutoTokenizer
+from transformers import logging as transformers_logging
 
 from omni_common.request import GenerationRequest, Message, Role, Text
 
 SETTING = "OMNI_STAGE_PREFIX_CACHE"
 ROUNDS = 5
 ASKED = 6
-# Letters of the system prompt: about as many tokens, and the tiny model takes 4096 in all.
-LENGTHS = (250, 1000, 3500)
+# Letters of the system prompt, two for a token; the tiny model takes 4096 tokens in all.
+LENGTHS = (250, 2000, 7500)
 DEADLINE = 500.0
 OFF, NEW, KNOWN = "nothing kept", "kept, new prompt", "kept, known prompt"
 
@@ -59,7 +60,7 @@ async def mesh_that_keeps(size: str) -> AsyncIterator[Http]:
 
 def rules(length: int, name: object) -> str:
     """So many letters that begin with the name."""
-    return f"{name}: " + ("Answer in a short sentence, in the language of the question. " * 100)[:length]
+    return f"{name}: " + ("Answer in a short sentence, in the language of the question. " * 150)[:length]
 
 
 def asked(system: str) -> GenerationRequest:
@@ -99,6 +100,7 @@ async def _ask(caller: Http, make: Callable[[int], GenerationRequest], length: i
 
 
 def show(measured: Mapping[int, Mapping[str, Series]]) -> str:
+    transformers_logging.set_verbosity_error()
     tokenizer = AutoTokenizer.from_pretrained(checkpoint())
     rows = []
     for length, series in measured.items():

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.attention.bias import causal_lower_right
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 
@@ -62,7 +63,7 @@ def packed_attention(
                 query[:, :, start:end],
                 keys[None],
                 values[None],
-                attn_mask=_mask(span.length, seen, query.device),
+                attn_mask=_mask(span.length, seen),
                 is_causal=span.length > 1 and seen == 0,
                 scale=scaling,
                 enable_gqa=grouped,
@@ -72,11 +73,15 @@ def packed_attention(
     return torch.cat(pieces, dim=2).transpose(1, 2).contiguous(), None
 
 
-def _mask(new: int, seen: int, device: torch.device) -> torch.Tensor | None:
-    """Needed only where several new tokens follow old ones: each may look at the old ones and back to itself."""
+def _mask(new: int, seen: int) -> torch.Tensor | None:
+    """Needed only where several new tokens follow old ones: each may look at the old ones and back to itself.
+
+    It is a rule and no matrix. On a GPU grouped heads and a matrix go together by one way only, which makes all scores
+    at once: for a long prompt behind a long one, more than the GPU has.
+    """
     if new == 1 or seen == 0:
         return None
-    return torch.ones(new, seen + new, dtype=torch.bool, device=device).tril(diagonal=seen)
+    return causal_lower_right(new, seen + new)
 
 
 AttentionInterface.register(PACKED, packed_attention)
