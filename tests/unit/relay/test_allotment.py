@@ -191,7 +191,9 @@ class AllotmentMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.lying)
     @rule(data=st.data())
     def free(self, data: st.DataObject) -> None:
-        place = data.draw(st.sampled_from(sorted(self.lying, key=lambda place: place.offset)))
+        self.free_one(data.draw(st.sampled_from(sorted(self.lying, key=lambda place: place.offset))))
+
+    def free_one(self, place: Place) -> None:
         del self.lying[place]
         self.allotment.free(place)
         self.settle()
@@ -222,8 +224,9 @@ class AllotmentMachine(RuleBasedStateMachine):
             self.lying[place] = self.sizes[name]
         self.asked += self.allotment.wants(self.now)
         for index in self.allotment.give_back(self.now):
-            home = self.extents.pop(index)
-            assert not [place for place in self.lying if home.offset <= place.offset <= home.end]
+            del self.extents[index]
+            # By its extent: what is empty lies behind its head, where the next extent may begin.
+            assert not [place for place in self.lying if place.extent == index]
 
     def waits_before(self, other: int, name: int) -> bool:
         return other in self.allotment.waiting and self.requests[other] == self.requests[name]
@@ -234,6 +237,22 @@ class AllotmentMachine(RuleBasedStateMachine):
         assert self.allotment.held == sum(home.size for home in self.extents.values())
         assert len(self.asked) <= 1
         assert not self.allotment.waiting or self.asked, "who waits has asked"
+
+
+def test_what_is_empty_lies_in_its_own_extent_though_the_next_begins_where_it_does() -> None:
+    """An extent that is as large as a slot's head ends where the bytes would begin."""
+    machine = AllotmentMachine()
+    for length in (0, 1):
+        machine.ask(0, length)
+        machine.grant(0)
+        machine.free_one(*machine.lying)
+    machine.wait(0.1)
+    machine.ask(0, 0)
+    (place,) = machine.lying
+    machine.wait(IDLE)
+    machine.the_books_agree()
+    assert list(machine.extents) == [place.extent]
+    assert machine.lying == {place: slot_size(0)}
 
 
 TestAllotment = AllotmentMachine.TestCase
