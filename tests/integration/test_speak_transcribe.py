@@ -24,6 +24,7 @@ from omni_cli.errors import CommandError
 from omni_cli.served import model_for
 from omni_cli.speak import Script, speak, text_or_stdin
 from omni_cli.transcribe import Recording, transcribe
+from omni_cli.wishes import Form
 from omni_common.errors import StageFailed
 from omni_common.request import AudioOutput, Modality, Role, Segment, Task, Usage, Word
 from omni_common.testing.scripts import Admit, Finish, Step, pipeline_status
