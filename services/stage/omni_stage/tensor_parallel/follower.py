@@ -28,6 +28,8 @@ from omni_stage.tensor_parallel.rank import Following, RankFailed
 logger = logging.getLogger(__name__)
 
 _PR_SET_PDEATHSIG = 1
+_PR_SET_NAME = 15
+_NAME_LENGTH = 15
 
 
 def main() -> NoReturn:
@@ -46,6 +48,7 @@ def main() -> NoReturn:
 def follow(order: orders.Order, line: Line) -> NoReturn:
     """Loads and obeys, to the end."""
     configure_logs(order.log_level, service="stage")
+    _name_process(f"{order.stage}-rank-{order.number}")
     following = Following(order.rank, line)
     try:
         # Found there: rank 0 has asked the same family before it started anybody.
@@ -73,6 +76,12 @@ def _tie_to(parent: int) -> None:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != parent:  # it died before the line above
         os._exit(0)
+
+
+def _name_process(name: str) -> None:
+    """What `ps -o comm` and `top` show: the last characters, which tell ranks apart."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_NAME, ctypes.c_char_p(name[-_NAME_LENGTH:].encode()), 0, 0, 0)
 
 
 def _leave_with(end: int) -> None:
