@@ -19,6 +19,7 @@ def keepalive_options() -> list[tuple[str, int]]:
     return [
         ("grpc.keepalive_time_ms", int(KEEPALIVE * 1000)),
         ("grpc.keepalive_timeout_ms", int(KEEPALIVE * 1000)),
+        ("grpc.http2.ping_timeout_ms", int(KEEPALIVE * 1000)),  # else 60 s for a process that hangs on a live host
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.http2.max_pings_without_data", 0),
         ("grpc.http2.min_ping_interval_without_data_ms", int(KEEPALIVE * 500)),
