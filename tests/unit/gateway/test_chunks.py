@@ -11,7 +11,7 @@ from omni_gateway.http.sse import sse
 from omni_gateway.timings import timings_body
 
 COMPLETION = Completion("chatcmpl-1", "m", 1_700_000_000)
-USAGE = Usage(10, 2, 3, 4, 5)
+USAGE = Usage(10, 2, 3, 4, 5, prompt_cached_tokens=6)
 
 
 def test_a_text_answer_has_every_key_that_openapi_requires() -> None:
@@ -48,7 +48,7 @@ def test_usage_adds_up() -> None:
         "prompt_tokens": 10,
         "completion_tokens": 9,
         "total_tokens": 19,
-        "prompt_tokens_details": {"audio_tokens": 2, "cached_tokens": 0, "image_tokens": 3, "text_tokens": 5},
+        "prompt_tokens_details": {"audio_tokens": 2, "cached_tokens": 6, "image_tokens": 3, "text_tokens": 5},
         "completion_tokens_details": {
             "accepted_prediction_tokens": 0,
             "audio_tokens": 5,
