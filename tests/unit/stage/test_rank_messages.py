@@ -91,12 +91,15 @@ def heads(store: GrowingStore | MirroredStore, sequence: int, tokens: int) -> to
 
 def test_another_rank_repeats_what_was_done_at_rank_0() -> None:
     own, theirs = GrowingStore(2), GrowingStore(2)
-    told: list[Sequence[Operation]] = []
-    store = MirroredStore(own, told.append)
+
+    def follow(operations: Sequence[Operation]) -> None:
+        for operation in operations:
+            repeat(theirs, operation)
+
+    store = MirroredStore(own, follow)
 
     def step(*appended: tuple[int, int]) -> None:
-        for operation in store.take_noted():
-            repeat(theirs, operation)
+        follow(store.take_noted())
         for sequence, tokens in appended:
             heads(store, sequence, tokens)
             heads(theirs, sequence, tokens)
@@ -105,13 +108,12 @@ def test_another_rank_repeats_what_was_done_at_rank_0() -> None:
     step((1, 4))
     store.keep(1, 7, 0, 2)
     store.keep(1, 8, 2, 4)
-    store.free(1)
     store.open(2, 8)
+    store.free(1)
     store.load(2, 7)
     store.load(2, 8)
     store.drop(8)
     step((2, 1))
-    assert not told
     assert (own.size, own.kept, own.length(2)) == (theirs.size, theirs.kept, theirs.length(2))
     assert torch.equal(heads(own, 2, 1), heads(theirs, 2, 1))
     assert own.kept == theirs.kept > 0
@@ -119,13 +121,29 @@ def test_another_rank_repeats_what_was_done_at_rank_0() -> None:
         theirs.length(1)
 
 
+def test_the_end_of_the_last_sequence_is_told_without_a_step() -> None:
+    told: list[Sequence[Operation]] = []
+    store = MirroredStore(GrowingStore(1), told.append)
+    for sequence in (1, 2):
+        store.open(sequence, 8)
+    store.free(1)
+    store.free(1)
+    assert not told
+    store.free(2)
+    assert [operation.numbers for operation in told[0][2:]] == [(1,), (2,)]
+    store.free(2)
+    assert len(told) == 1
+    assert not store.take_noted()
+
+
 def test_what_no_step_comes_for_is_told_without_one() -> None:
     told: list[Sequence[Operation]] = []
     store = MirroredStore(GrowingStore(1), told.append)
+    store.open(-1, 8)
     for sequence in range(2000):
         store.open(sequence, 8)
         store.free(sequence)
     waiting = store.take_noted()
-    assert sum(map(len, told)) + len(waiting) == 4000
-    assert len(waiting) < 1025
-    assert all(len(operations) < 1025 for operations in told)
+    assert sum(map(len, told)) + len(waiting) == 4001
+    assert len(waiting) <= 1024
+    assert all(len(operations) <= 1025 for operations in told)

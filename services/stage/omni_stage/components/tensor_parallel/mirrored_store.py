@@ -17,12 +17,13 @@ _MOST_NOTED = 1024
 
 
 class MirroredStore:
-    """A KvStore. `tell` takes what has waited too long for a step."""
+    """A KvStore. `tell` takes what no step may come for: the end of the last sequence, and what has waited too long."""
 
     def __init__(self, own: KvStore, tell: Callable[[Sequence[Operation]], None]) -> None:
         self._own = own
         self._tell = tell
         self._noted: list[Operation] = []
+        self._opened: set[int] = set()
 
     @property
     def size(self) -> int:
@@ -38,6 +39,7 @@ class MirroredStore:
 
     def open(self, sequence: int, expected: int) -> None:
         self._own.open(sequence, expected)
+        self._opened.add(sequence)
         self._note(Op.OPEN, sequence, expected)
 
     def append(
@@ -50,7 +52,12 @@ class MirroredStore:
 
     def free(self, sequence: int) -> None:
         self._own.free(sequence)
+        if sequence not in self._opened:
+            return
+        self._opened.remove(sequence)
         self._note(Op.FREE, sequence)
+        if not self._opened:
+            self._tell(self.take_noted())
 
     def keep(self, sequence: int, block: int, start: int, end: int) -> None:
         self._own.keep(sequence, block, start, end)
@@ -71,7 +78,7 @@ class MirroredStore:
 
     def _note(self, op: Op, *numbers: int) -> None:
         self._noted.append(Operation(op, numbers))
-        if len(self._noted) >= _MOST_NOTED:
+        if len(self._noted) > _MOST_NOTED:
             self._tell(self.take_noted())
 
 
