@@ -3,9 +3,11 @@ not there."""
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
+import time
 
 import pytest
 from tests.e2e.conftest import PIPELINE
@@ -80,6 +82,36 @@ def test_a_stage_that_waits_for_a_gpu_is_explained(doubled: Release) -> None:
     finally:
         doubled.helm("rollback", doubled.name, "--wait", "--timeout", "10m")
     assert _doctor(doubled).returncode == 0
+
+
+def test_why_a_stage_cannot_load_is_an_event_and_the_others_stay(doubled: Release) -> None:
+    thinker = f"{doubled.name}-{PIPELINE}-thinker"
+    before = doubled.pods_of(thinker)
+    cannot = f"--set=pipelines.{PIPELINE}.stages.thinker.tpSize=3"  # which divides none of the tiny model's numbers
+    doubled.helm("upgrade", doubled.name, CHART, *doubled.values, *TWO, cannot)
+    try:
+        assert "Stage 'thinker' cannot start. Its tp_size is 3" in _unhealthy(doubled)
+        told = _doctor(doubled)
+        assert told.returncode != 0
+        assert "Stage 'thinker' cannot start." in told.stdout
+        assert set(before) & set(doubled.pods_of(thinker)), "a pod that serves went before its successor did"
+    finally:
+        doubled.helm("rollback", doubled.name, "--wait", "--timeout", "10m")
+    assert _doctor(doubled).returncode == 0
+
+
+def _unhealthy(release: Release) -> str:
+    """The first event of the kubelet's that says what a process told its probe. Events come when they come: this asks
+    again and again."""
+    deadline = time.monotonic() + 300
+    while time.monotonic() < deadline:
+        found = json.loads(
+            release.kubectl("get", "events", "--field-selector", "reason=Unhealthy", "--output", "json")
+        )["items"]
+        if told := [str(one["message"]) for one in found if "FailedPrecondition" in one["message"]]:
+            return told[0]
+        time.sleep(5)
+    raise AssertionError("no event says why a stage cannot load")
 
 
 def _doctor(release: Release) -> subprocess.CompletedProcess[str]:

@@ -129,6 +129,23 @@ async def test_the_last_words_of_a_process_that_crashes_are_told(tmp_path: Path)
     ) in await said_of(tmp_path, picture)
 
 
+async def test_why_a_stage_cannot_load_is_told_from_the_kubelet_s_event(tmp_path: Path) -> None:
+    picture = healthy()
+    thinker(picture, ready=False, statuses=[running("thinker", ready=False)])
+    said = (
+        "Startup probe failed: error: health rpc probe failed: rpc error: code = FailedPrecondition desc = "
+        "Stage 'thinker' cannot start. SafetensorError: Error while deserializing header: invalid header length."
+    )
+    picture.lists["events"] = [
+        event("Pod", "omni-qwen3-omni-thinker-1", "Unhealthy", said, container="thinker"),
+        event("Pod", "omni-qwen3-omni-thinker-1", "Unhealthy", "NOT_SERVING", container="thinker", at=ago(minutes=5)),
+    ]
+    assert (
+        "✗ thinker is not ready since 60 minutes: Stage 'thinker' cannot start. SafetensorError: Error while "
+        "deserializing header: invalid header length. [pod"
+    ) in await said_of(tmp_path, picture)
+
+
 async def test_weights_that_do_not_come_are_told_with_the_step_s_own_sentence(tmp_path: Path) -> None:
     picture = healthy()
     sentence = "The hub does not know Qwen/Qwen3-Omni-30B-A3B-Nope."
