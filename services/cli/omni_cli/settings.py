@@ -23,6 +23,11 @@ class CommandSettings(BaseSettings):
         validation_alias="OMNI_CA_FILE",
         description="The CA that signed the mesh's certificate (PEM); unset, those that the system trusts.",
     )
+    https_cert: Path | None = Field(
+        default=None,
+        validation_alias="OMNI_GATEWAY_HTTPS_CERT",
+        description="The gateway's own setting, which `omni up` hands on: where it is given, the mesh speaks HTTPS.",
+    )
     api_key: str = Field(
         default="none", min_length=1, validation_alias="OMNI_API_KEY", description="The key that the mesh asks for."
     )

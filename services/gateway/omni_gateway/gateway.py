@@ -13,7 +13,7 @@ from starlette.types import ASGIApp
 from omni_common.clock import Clock, monotonic
 from omni_common.deadline import Deadline
 from omni_common.errors import OmniError, Reason
-from omni_common.lifecycle import Lifecycle
+from omni_common.lifecycle import CannotStart, Lifecycle
 from omni_common.rpc.tls import mesh_tls
 from omni_gateway.app import build_app
 from omni_gateway.chat import endpoint as chat
@@ -108,13 +108,14 @@ def _draining() -> OmniError:
 
 
 def _listen(host: str, port: int) -> socket.socket:
-    """Raises OSError when the address is taken."""
+    """Raises CannotStart when the address is taken, or not of this machine."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host, port))
-    except OSError:
+        listener.listen()  # two sockets may be bound to a port as long as neither of them listens
+    except OSError as error:
         listener.close()
-        raise
+        raise CannotStart(f"The gateway cannot listen on {host}:{port}: {error.strerror or error}.") from error
     return listener

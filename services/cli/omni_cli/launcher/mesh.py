@@ -6,12 +6,13 @@ from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
+from omni_cli.errors import CommandError
 from omni_cli.launcher.credentials import write_certificates, write_token
 from omni_cli.launcher.folders import Folders, base_folder, run_folders
 from omni_cli.launcher.ground import LEAST_SHARE, MIB, Ground, share_of
 from omni_cli.launcher.logs import printed
 from omni_cli.launcher.network import choose_addresses, require_free
-from omni_cli.launcher.plan import COMPONENTS, Plan, Served, Wishes, count, plan
+from omni_cli.launcher.plan import COMPONENTS, Plan, ProcessSpec, Served, Tier, Wishes, count, plan
 from omni_cli.launcher.preload import preloads
 from omni_cli.launcher.processes import fork_server, open_starters
 from omni_cli.launcher.readiness import Watch
@@ -64,7 +65,14 @@ async def open_mesh(wishes: Wishes, *, say: Callable[[str], None], verbose: bool
             if verbose:
                 await stack.enter_async_context(printed(folders.logs, writers, say))
             starters = await stack.enter_async_context(open_starters(preload, folders.logs))
-            supervisor = Supervisor(starters, logs=folders.logs, report=_obituaries(say), clock=monotonic, grace=_GRACE)
+            supervisor = Supervisor(
+                starters,
+                logs=folders.logs,
+                report=_obituaries(say),
+                hopeless=lambda process: _taken(process, wishes),
+                clock=monotonic,
+                grace=_GRACE,
+            )
             await stack.enter_async_context(supervised(supervisor, made.processes))
             yield _mesh(served, wishes, made, supervisor, say)
 
@@ -106,7 +114,10 @@ def _mesh(
     url = _url(wishes)
     replicas = [replica for process in made.processes for replica in process.replicas]
     pipelines = tuple(one.pipeline for one in served)
-    watch = Watch(url, [pipeline.name for pipeline in pipelines], replicas, lambda progress: say(str(progress)))
+    (own,) = (process.metrics for process in made.processes if process.tier is Tier.GATEWAY)
+    watch = Watch(
+        url, [pipeline.name for pipeline in pipelines], replicas, lambda progress: say(str(progress)), own=own
+    )
     return Mesh(url, pipelines, made, supervisor, watch)
 
 
@@ -125,8 +136,19 @@ def _obituaries(say: Callable[[str], None]) -> Callable[[Ended], None]:
     return report
 
 
+def _taken(process: ProcessSpec, wishes: Wishes) -> str:
+    """Why the gateway, which has ended, would end again: somebody took its port since it was found free."""
+    if process.tier is Tier.GATEWAY:
+        try:
+            require_free(wishes.host, wishes.port)
+        except CommandError as error:
+            return str(error)
+    return ""
+
+
 def _url(wishes: Wishes) -> str:
-    return f"http://{_reachable(wishes.host)}:{wishes.port}"
+    scheme = "http" if CommandSettings().https_cert is None else "https"
+    return f"{scheme}://{_reachable(wishes.host)}:{wishes.port}"
 
 
 def _reachable(host: str) -> str:

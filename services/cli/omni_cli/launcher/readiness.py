@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import anyio
 import httpx2
+
+from omni_cli.top.exposition import parse_page
+from omni_common.telemetry.names import SERVING
 
 # /readyz is an external HTTP endpoint without a way to wait, so it is asked again and again; 5 times a second is
 # quicker than anyone reads and costs nothing.
@@ -60,12 +64,23 @@ def changes(seen: dict[str, Progress], now: Iterable[Progress]) -> list[Progress
 
 
 class Watch:
-    """Tells of every change on the way to a mesh that is ready with all of its pipelines."""
+    """Tells of every change on the way to a mesh that is ready with all of its pipelines.
+
+    `own`: host:port of the metrics of the gateway that is waited for. Who answers at the URL is heard only once that
+    one serves, and so has the URL's port: until then it could be another mesh. Empty: whoever answers is the one.
+    """
 
     def __init__(
-        self, url: str, pipelines: Iterable[str], replicas: Iterable[str], show: Callable[[Progress], None]
+        self,
+        url: str,
+        pipelines: Iterable[str],
+        replicas: Iterable[str],
+        show: Callable[[Progress], None],
+        *,
+        own: str = "",
     ) -> None:
         self._url = url
+        self._own = own
         self._pipelines = frozenset(pipelines)
         self._show = show
         self._seen: dict[str, Progress] = {}
@@ -74,7 +89,11 @@ class Watch:
     async def until_ready(self) -> None:
         """Returns when every pipeline is ready. Has no deadline: a large model loads for minutes, and a replica that
         cannot start ends the launch elsewhere."""
-        async with httpx2.AsyncClient(base_url=self._url, timeout=_TIMEOUT, trust_env=False) as client:
+        async with httpx2.AsyncClient(
+            base_url=self._url, timeout=_TIMEOUT, trust_env=False, verify=_trust_in_whoever_has_the_port()
+        ) as client:
+            while self._own and not await _serves(client, self._own):  # noqa: ASYNC110 -- it is another process's
+                await anyio.sleep(_INTERVAL)
             while True:
                 body = await _look(client)
                 self._tell(parse_progress(body))
@@ -85,6 +104,23 @@ class Watch:
     def _tell(self, progresses: Iterable[Progress]) -> None:
         for progress in changes(self._seen, progresses):
             self._show(progress)
+
+
+async def _serves(client: httpx2.AsyncClient, metrics: str) -> bool:
+    try:
+        page = parse_page((await client.get(f"http://{metrics}/metrics")).text)
+    except (httpx2.TransportError, ValueError):  # it does not listen yet, or is another program that is about to leave
+        return False
+    return page.total(SERVING) == 1
+
+
+def _trust_in_whoever_has_the_port() -> ssl.SSLContext:
+    """The user's certificate may be for another name than the address, and from a CA that this machine does not know;
+    nothing is told to the other end that is a secret, and what it answers is only shown."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context
 
 
 async def _look(client: httpx2.AsyncClient) -> Any:

@@ -47,12 +47,16 @@ class Supervisor:
         *,
         logs: Path,
         report: Callable[[Ended], None],
+        hopeless: Callable[[ProcessSpec], str] = lambda _: "",
         clock: Clock,
         grace: float,
     ) -> None:
+        """`hopeless`: asked of a process that has ended before the mesh was ready; why to start it again is no use,
+        as a sentence, or nothing."""
         self._starter = starter
         self._logs = logs
         self._report = report
+        self._hopeless = hopeless
         self._clock = clock
         self._grace = grace
         self._running: dict[str, tuple[ProcessSpec, Process]] = {}
@@ -111,6 +115,10 @@ class Supervisor:
             if self._clock() - started > STEADY:
                 backoff = FIRST_BACKOFF
             lines = last_lines(log, since)
+            if not self._mesh_was_ready and (sentence := self._hopeless(spec)):
+                self._why = sentence
+                self._given_up.set()
+                return
             if not self._mesh_was_ready and tries == TRIES_TO_START:
                 self._give_up(spec, why, lines)
                 return
