@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import subprocess
 import sys
@@ -17,7 +18,14 @@ _SECONDS = 1500
 
 
 def build() -> str:
-    """Why it failed; empty when it did not."""
+    """Why it failed; empty when it did not. Of two at a time, the second waits and finds what the first has made."""
+    (ROOT / ".omni").mkdir(exist_ok=True)
+    with (ROOT / ".omni" / ".images.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        return _build()
+
+
+def _build() -> str:
     names = ["gateway", "coordinator", "relay", "stage", *(["cli"] if FULL else [])]
     # torch is ten times what the rest is; a voice needs none of it.
     asked = {"IMAGE_TOOL": "podman", "IMAGE_PREFIX": "", "IMAGE_TAG": TAG, "STAGE_EXTRAS": "" if FULL else "hub,piper"}
