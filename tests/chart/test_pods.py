@@ -169,7 +169,7 @@ def test_a_stage_that_is_spread_has_as_many_gpus_in_its_container(mode: str, ren
                     asked[stage] = counts[pod.spec["resourceClaims"][0]["resourceClaimTemplateName"]]
                 elif gpus := container["resources"]["limits"].get("nvidia.com/gpu"):
                     asked[stage] = int(gpus)
-                    assert "/dev/shm" in _mounts(pod, "shm"), "NCCL's ranks share memory there"
+                    assert "/dev/shm" in _mounts(pod, "shm"), "NCCL's ranks share memory there"  # noqa: S108 -- of a container
     assert (asked["thinker"], asked["talker"]) == (2, 1)
     (pipeline,) = [one for one in rendered.of("ConfigMap") if one["metadata"]["name"].endswith("pipelines")]
     stages = json.loads(pipeline["data"]["qwen3-omni.json"])["stages"]

@@ -130,4 +130,3 @@ class Peers:
     def _all(self) -> list[Outbound]:
         with self._lock:
             return list(self._outbound.values())
-
