@@ -55,8 +55,10 @@ class World:
     server: Prometheus
 
     async def loss(self) -> None:
-        """The first stage dies with its place in the arena, and comes again."""
-        os.kill(self.mesh.children()["echo-split-0"].pid, signal.SIGKILL)
+        """The first stage dies with its place in the arena and under a request, and comes again."""
+        async with self.caller.begun(chat(LONG, stream=True)):
+            os.kill(self.mesh.children()["echo-split-0"].pid, signal.SIGKILL)
+            await self.server.until("sum(omni_failovers_total) > bool 0")
         with anyio.fail_after(40):
             while await self.caller.code(chat(with_photo())) != 200:
                 pass
