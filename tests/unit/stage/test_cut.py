@@ -52,6 +52,8 @@ class Member:
     def share(self, data: torch.Tensor) -> None:
         raise NotImplementedError
 
+    def settle(self) -> None: ...
+
     def interrupt(self) -> None: ...
 
 

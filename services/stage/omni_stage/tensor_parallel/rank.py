@@ -47,10 +47,14 @@ class Leading:
 
     def tell(self, message: bytes) -> None:
         """To all followers, in order. Raises LineBroken."""
-        if self._why:
-            raise LineBroken("has been broken off")
+        self.check()
         for line in self._lines:
             line.send(message, self.rank.timeout)
+
+    def check(self) -> None:
+        """Raises LineBroken when the ranks no longer work together."""
+        if self._why:
+            raise LineBroken("has been broken off")
 
     def on_break(self, interrupt: Callable[[], None]) -> None:
         """`interrupt` ends what a thread may be waiting for, once nobody will answer any more."""

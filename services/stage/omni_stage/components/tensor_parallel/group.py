@@ -31,6 +31,9 @@ class RankGroup(Protocol):
     def share(self, data: torch.Tensor) -> None:
         """Fills it with what rank 0 has in it. Raises GroupFailed."""
 
+    def settle(self) -> None:
+        """Returns when all that was begun is over; after an interrupt it is over, and its results are nothing."""
+
     def interrupt(self) -> None:
         """From any thread: what is under way is in vain."""
 
@@ -56,6 +59,9 @@ class GlooRanks:
         with said("broke"):
             self._group.broadcast([data], self._sharing).wait()
 
+    def settle(self) -> None:
+        """It has been waited for."""
+
     def interrupt(self) -> None:
         """The others have ended by then, which gloo notices by itself."""
 
@@ -63,8 +69,8 @@ class GlooRanks:
 class NcclRanks:
     """Between as many GPUs. The thread that makes it must have chosen the device.
 
-    Nothing here waits for the GPU: the collectives are work of its stream like any other, so a rank that is gone shows
-    where the step's result is waited for, and `interrupt` ends that wait.
+    The collectives are work of the GPU's stream like any other, so a rank that is gone shows in `settle` only, and
+    `interrupt` ends that wait.
     """
 
     def __init__(self, rank: Rank, device: torch.device, deadline: Deadline) -> None:
@@ -72,7 +78,8 @@ class NcclRanks:
         with said("did not come about"):
             store = meet_at(rank.meeting, rank.size, deadline)
             self._group: Any = dist.ProcessGroupNCCL(store, rank.number, rank.size, dist.ProcessGroupNCCL.Options())
-            self._make_sure(rank, device)
+            self._device = device
+            self._make_sure(rank)
 
     def add(self, term: torch.Tensor) -> None:
         with said("broke"):
@@ -82,13 +89,17 @@ class NcclRanks:
         with said("broke"):
             self._group.broadcast(data, 0).wait()
 
+    def settle(self) -> None:
+        with said("broke"):
+            torch.cuda.current_stream(self._device).synchronize()
+
     def interrupt(self) -> None:
         with suppress(RuntimeError):  # it cannot be ended, as this process is about to
             self._group.abort()
 
-    def _make_sure(self, rank: Rank, device: torch.device) -> None:
+    def _make_sure(self, rank: Rank) -> None:
         """The first collective makes the communicator."""
-        first = torch.ones(1, device=device)
+        first = torch.ones(1, device=self._device)
         self.add(first)
         if int(first) != rank.size:
             raise GroupFailed(f"added {rank.size} ones up to {int(first)}")

@@ -47,7 +47,10 @@ class Leader:
                 spans = tuple((span.sequence, span.length) for span in packed.spans)
                 self._leading.tell(encode(Message(tuple(self.store.take_noted()), spans, shapes)))
                 self._group.share(pack(rows, shapes))
-                return forward(rows, packed)
+                hidden = forward(rows, packed)
+                self._group.settle()
+                self._leading.check()  # or what was broken off would pass for a result
+                return hidden
 
         return run
 
