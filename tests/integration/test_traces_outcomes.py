@@ -10,7 +10,7 @@ import pytest
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from tests.integration.mesh import Layout, mesh, say
-from tests.integration.mesh_requests import LONG, ask
+from tests.integration.mesh_requests import LONG, ask, rest
 from tests.recorded_spans import recording
 
 from omni_common.errors import OmniError, Reason
@@ -85,6 +85,25 @@ async def test_requests_that_lose_a_replica(tmp_path: Path, recorded: InMemorySp
     told = outcomes(recorded.get_finished_spans())
     assert told[spans.COORDINATOR] == "stage_unavailable"
     assert told["stage.say"] in ("stage_unavailable", "cancelled")
+
+
+async def test_requests_that_lose_a_replica_and_go_on_elsewhere(tmp_path: Path, recorded: InMemorySpanExporter) -> None:
+    async with mesh(tmp_path, Layout(replicas={"write": 2})) as made:
+        ticket = made.gateway.submit(say(LONG), output_credits=2, trace=TRACE)
+        await ticket.admitted()
+        piece = await ticket.piece()
+        with anyio.fail_after(4.0):
+            await made.stages["write-0"].kill()
+        del made.stages["write-0"]
+        await rest(ticket, piece)
+        await made.until_idle(within=5.0)
+    told = recorded.get_finished_spans()
+    [request] = [span for span in told if span.name == spans.COORDINATOR]
+    [lost] = [event for event in request.events if event.name == spans.FAILOVER]
+    assert lost.attributes == {spans.STAGE: "write", spans.ATTEMPT: 1, spans.OUTCOME: "resumed"}
+    assert (request.attributes or {})[spans.OUTCOME] == "completed"
+    attempts = {(span.attributes or {})[spans.ATTEMPT] for span in told if span.name == "stage.say"}
+    assert attempts == {0, 1}
 
 
 async def test_nothing_is_kept_of_requests_that_end_at_any_moment(
