@@ -244,7 +244,9 @@ def changed(source: ThinkerInput, part: str, place: int) -> ThinkerInput:
 def test_one_bit_of_a_row_makes_another_block(part: str, place: int, block: int, weights: Weights) -> None:
     source = picture(weights, seed=1)
     digests = [
-        spliced_digests(s, weights.config.thinker_config, lambda parts: b"|".join(map(bytes, parts)))
+        spliced_digests(
+            s, torch.tensor(ids_of(s)), weights.config.thinker_config, lambda parts: b"|".join(map(bytes, parts))
+        )
         for s in (source, changed(source, part, place))
     ]
     assert [n for n, pair in enumerate(zip(*digests, strict=True)) if pair[0] != pair[1]] == [block]

@@ -4,15 +4,14 @@ The talker gets, at the prompt's run, one row per position of the user's turns, 
 is made. The last token, an end mark or a cut, is never spoken. Of text the talker hears embeddings only, so an answer
 that is given word for word needs no step of the model.
 
-What a prompt has in common with an earlier conversation is not computed again. The talker hears of media what the
-accept layer made of them; so these rows are kept beside the keys and values.
+What a prompt has in common with an earlier conversation is not computed again: `known_prompts`.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,17 +22,17 @@ from omni_common.request import FinishReason, Modality, Sampling, Usage
 from omni_stage.components.ar_runner import ArRunner, ArSequence, StepInput, last_rows
 from omni_stage.components.attention import Packed
 from omni_stage.components.kv_cache import KvStore
-from omni_stage.components.prefix_cache import BLOCK_TOKENS, Passage, PrefixCache, whole_blocks
+from omni_stage.components.prefix_cache import PrefixCache
 from omni_stage.components.sampler import Sampler, sample
 from omni_stage.components.tensors import from_torch, to_torch
 from omni_stage.models.qwen3_omni.callbacks import StopFilter
+from omni_stage.models.qwen3_omni.components.known_prompts import Known, KnownPrompts
 from omni_stage.models.qwen3_omni.components.position import PositionRule
-from omni_stage.models.qwen3_omni.components.splices import media_of, spliced_digests
+from omni_stage.models.qwen3_omni.components.splices import media_of, splice
 from omni_stage.models.qwen3_omni.components.text_model import TextModel, TextRows
 from omni_stage.models.qwen3_omni.components.tokens import Detokenizer, Vocabulary
 from omni_stage.models.qwen3_omni.components.weights import Weights
 from omni_stage.models.qwen3_omni.payload_types import (
-    ImageFeatures,
     SpokenTokens,
     TalkerPrefill,
     TextEnd,
@@ -74,8 +73,7 @@ class ThinkerSequence(ArSequence):
     stop: StopFilter | None = None
     text: Detokenizer | None = None
     prompt_embeds: torch.Tensor | None = field(default=None, repr=False)
-    passage: Passage | None = None  # the prompt, for those that begin like it
-    heard: Sequence[torch.Tensor] = ()  # of the media in the reused part, what the accept layer made of them
+    known: Known | None = None
     answer: list[int] = field(default_factory=list)
 
     def is_stopped_by(self, token: int) -> bool:
@@ -94,9 +92,11 @@ class ThinkerRunner(ArRunner[ThinkerSequence, ThinkerStep]):
     ) -> None:
         """`prefix_cache` bytes, beside the store's sequences, are for the beginnings of prompts; 0 keeps none. `text`
         is the model, where this process alone does not have it."""
-        super().__init__(store, PrefixCache(store, prefix_cache) if prefix_cache else None)
+        prefixes = PrefixCache(store, prefix_cache) if prefix_cache else None
+        super().__init__(store, prefixes)
         self._config = weights.config
         thinker = weights.config.thinker_config
+        self._known = None if prefixes is None else KnownPrompts(prefixes, thinker)
         self._text = text or TextModel(weights)
         self._model = self._text.module
         self._head = weights.checkpoint.tensors["thinker.lm_head.weight"]
@@ -180,91 +180,48 @@ class ThinkerRunner(ArRunner[ThinkerSequence, ThinkerStep]):
         )
 
     def _prompt(self, sequence: ThinkerSequence) -> ThinkerStep:
-        config = self._config.thinker_config
         ids = sequence.ids.to(self._device)
         embeds = self._model.embed_tokens(ids)
-        image, audio = sequence.source.image, sequence.source.audio
-        pictures = ids == config.image_token_id
-        videos = ids == config.video_token_id
-        if audio is not None:
-            embeds[ids == config.audio_token_id] = to_torch(audio.audio, self._device).to(embeds.dtype)
-        visual = deepstack = None
-        if image is not None:
-            visual = pictures | videos
-            deepstack = _spread(embeds, image, pictures, videos)
+        visual, deepstack = splice(embeds, ids, sequence.source, self._config.thinker_config)
         positions, sequence.delta = self._rule.positions(sequence.ids, sequence.source.prompt.layout)
         sequence.prompt_embeds = embeds if sequence.speaks else None
         prompt = ThinkerStep(embeds, positions.to(self._device), visual, deepstack)
         return prompt.without(self._reuse(sequence, positions))
 
     def _reuse(self, sequence: ThinkerSequence, positions: torch.Tensor) -> int:
-        """Fills the sequence with what is kept of its prompt; how many tokens that is."""
-        if self._prefixes is None:
+        """Fills the sequence with what is known of its prompt; how many tokens that is."""
+        if self._known is None:
             return 0
-        spliced = spliced_digests(sequence.source, self._config.thinker_config, self._prefixes.digest)
-        sequence.passage = Passage(sequence.ids, positions, spliced)
-        reused = self._prefixes.reuse(sequence.number, sequence.passage)
-        sequence.reused, sequence.heard = reused.tokens, reused.rows
-        sequence.prompt_usage += Usage(prompt_cached_tokens=reused.tokens)
-        return reused.tokens
+        sequence.known = self._known.reuse(sequence.number, sequence.source, sequence.ids, positions)
+        sequence.reused = sequence.known.tokens
+        sequence.prompt_usage += Usage(prompt_cached_tokens=sequence.reused)
+        return sequence.reused
 
     def _keep_accepted(self, _module: object, _args: object, output: Any) -> None:
         """The accept layer's hidden states [tokens, H], kept until the step is over."""
         self._accepted = output[0]
 
     def _prompts_ran(self, sequences: Sequence[ThinkerSequence], inputs: Sequence[ThinkerStep]) -> list[Outgoing]:
-        """Of the prompts that ran in this step: what the talker hears, and what is kept."""
+        """What the talker hears of the prompts that ran in this step; they are kept."""
         made: list[Outgoing] = []
         accepted, self._accepted = self._accepted, None
         start = 0
         for sequence, step in zip(sequences, inputs, strict=True):
             end = start + step.embeds.shape[0]
             if sequence.next_embed is None and accepted is not None:
-                self._keep_prompt(sequence, accepted[start:end])
                 made += self._heard(sequence, accepted[start:end])
             start = end
         return made
 
     def _heard(self, sequence: ThinkerSequence, accepted: torch.Tensor) -> Sequence[Outgoing]:
-        """The prompt as the talker hears it. Of its reused part only the media's rows were ever asked for."""
+        """The prompt as the talker hears it, `accepted` being what has just been computed of it."""
         embeds, sequence.prompt_embeds = sequence.prompt_embeds, None
+        if self._known is not None and sequence.known is not None:
+            self._known.keep_prompt(sequence.number, sequence.known, accepted)
+            accepted = accepted if embeds is None else self._known.accepted(sequence.known, embeds, accepted)
         if embeds is None:
             return ()
-        if sequence.reused:
-            accepted = torch.cat([embeds[: sequence.reused], accepted])
-            if sequence.heard:
-                media = media_of(sequence.ids[: sequence.reused], self._config.thinker_config)
-                accepted[: sequence.reused][media.to(self._device)] = torch.cat([*sequence.heard])
         return (Emit(sequence.key, self._prefill(sequence.ids, embeds, accepted), to=("talker",)),)
-
-    def _keep_prompt(self, sequence: ThinkerSequence, accepted: torch.Tensor) -> None:
-        """Keeps the whole blocks that have just been computed, with the accept layer's rows [n, H] of their media."""
-        if self._prefixes is None or sequence.passage is None:
-            return
-        start = sequence.reused
-        media = torch.split(media_of(sequence.ids[start:], self._config.thinker_config), BLOCK_TOKENS)
-        rows = [
-            computed[places.to(self._device)] if places.any() else None
-            for places, computed in zip(media, torch.split(accepted, BLOCK_TOKENS), strict=True)
-        ]
-        new = whole_blocks(len(sequence.ids)) - whole_blocks(start)
-        self._prefixes.keep(sequence.number, sequence.passage, rows[:new])
-
-    def _keep_answer(self, sequence: ThinkerSequence) -> None:
-        """Keeps the blocks that the answer completes: what the caller says next comes behind them. The answer's last
-        token has no keys and values; it was never fed."""
-        prompt = sequence.passage
-        if self._prefixes is None or prompt is None:
-            return
-        fed = torch.tensor(sequence.answer[:-1], dtype=prompt.ids.dtype)
-        places = torch.arange(len(prompt.ids), len(prompt.ids) + len(fed), dtype=prompt.positions.dtype)
-        whole = replace(
-            prompt,
-            ids=torch.cat([prompt.ids, fed]),
-            positions=torch.cat([prompt.positions, (places + sequence.delta).expand(3, -1)], dim=1),
-        )
-        new = whole_blocks(len(whole.ids)) - whole_blocks(len(prompt.ids))
-        self._prefixes.keep(sequence.number, whole, [None] * new)
 
     def _prefill(self, ids: torch.Tensor, embeds: torch.Tensor, accepted: torch.Tensor) -> TalkerPrefill:
         config = self._config
@@ -290,7 +247,8 @@ class ThinkerRunner(ArRunner[ThinkerSequence, ThinkerStep]):
             if not sequence.speaks:
                 return (text,)
             return (text, Emit(sequence.key, SpokenTokens(from_torch(embed)), to=("talker",)))
-        self._keep_answer(sequence)
+        if self._known is not None and sequence.known is not None:
+            self._known.keep_answer(sequence.number, sequence.known, sequence.answer, sequence.delta)
         finish = FinishReason.STOP if ended else FinishReason.LENGTH
         end = TextEnd(finish, sequence.prompt_usage + Usage(completion_text_tokens=sequence.generated))
         return (Emit(sequence.key, TextTokens((token,), end), to=("decode",)), Result(sequence.key, None))
@@ -314,26 +272,6 @@ def turns_of(ids: torch.Tensor, start: int, role: int) -> torch.Tensor:
 def last_turn(ids: torch.Tensor, start: int, role: int) -> int:
     """Where the last turn of a role opens."""
     return int(((ids[:-1] == start) & (ids[1:] == role)).nonzero()[-1, 0])
-
-
-def _spread(
-    embeds: torch.Tensor, image: ImageFeatures, pictures: torch.Tensor, videos: torch.Tensor
-) -> torch.Tensor | None:
-    """Puts the rows of pictures and videos in their places; their deepstack rows in the order of the prompt."""
-    visual = pictures | videos
-    deepstack: torch.Tensor | None = None
-    for rows, deep, places in (
-        (image.image, image.image_deepstack, pictures),
-        (image.video, image.video_deepstack, videos),
-    ):
-        if rows is None or deep is None:
-            continue
-        embeds[places] = to_torch(rows, embeds.device).to(embeds.dtype)
-        layers = to_torch(deep, embeds.device).to(embeds.dtype)
-        if deepstack is None:
-            deepstack = embeds.new_zeros(layers.shape[0], int(visual.sum()), embeds.shape[1])
-        deepstack[:, places[visual]] = layers
-    return deepstack
 
 
 def _none(step: StepInput) -> torch.Tensor:
