@@ -181,6 +181,20 @@ async def test_it_trusts_the_ca_and_shows_the_key_that_it_is_given(tmp_path: Pat
         assert said == f"{tmp_path / 'key'} holds no certificate in PEM.\n"
 
 
+async def test_it_believes_a_certificate_for_another_name_only_when_it_is_told_that_name(tmp_path: Path) -> None:
+    files = Authority(tmp_path, "ca").issue("chat.example.com")
+    async with gateway_process(HTTPS_CERT=files.cert, HTTPS_KEY=files.key) as here:
+        base = f"https://localhost:{here.port}"
+        here.coordinator.script(Admit(), WORDS, SOUND, Finish())
+        here.coordinator.script(Admit(), SOUND, Finish())
+        code, lines, said = await verify(base, f"--ca={files.ca}", "--server-name=chat.example.com")
+        assert (code, said) == (0, ""), lines
+        for options in ((), ("--server-name=example.com",)):
+            code, lines, said = await verify(base, f"--ca={files.ca}", *options)
+            assert (code, lines) == (1, [])
+            assert said.startswith(f"The certificate of {base}/v1 is not trusted: ")
+
+
 def test_the_utterance_is_the_tests_own() -> None:
     ours = Path(__file__).parents[1] / "media" / "greeting.wav"
     theirs = Path(__file__).parents[2] / "services/cli/omni_cli/verify/utterance.wav"

@@ -26,13 +26,42 @@
 {{- end }}
 {{- end }}
 
-{{/* Names and addresses of the HTTPS certificate: the Service's, localhost for port-forward, and the user's. JSON. */}}
+{{/* Whether the HTTPS certificate comes from outside: from a Secret that is there, or an issuer that is not the mesh's. It
+     need not be for the Service's names, and a public one cannot be: it is for tls.https.hosts. */}}
+{{- define "omni.httpsForeign" -}}
+{{- $source := include "omni.httpsSource" . }}
+{{- if or (eq $source "existingSecret") (and (eq $source "certManager") .Values.tls.https.issuer.name) }}true{{ end }}
+{{- end }}
+
+{{/* The name under which callers inside know it, where that is not the Service's: the first one, and one of those that a
+     wildcard means. */}}
+{{- define "omni.httpsHost" -}}
+{{- if and (include "omni.httpsForeign" .) .Values.tls.https.hosts }}
+{{- regexReplaceAll "^[*]" (first .Values.tls.https.hosts) "omni" }}
+{{- end }}
+{{- end }}
+
+{{/* The key of its Secret with the CA that callers have to trust; nothing where public ones are trusted. */}}
+{{- define "omni.httpsCA" -}}
+{{- if eq (include "omni.httpsSource" .) "none" }}
+{{- else if include "omni.httpsForeign" . }}
+{{- .Values.tls.https.existingSecretCA }}
+{{- else }}ca.crt
+{{- end }}
+{{- end }}
+
+{{/* Names and addresses of the HTTPS certificate that is asked for: the Service's, localhost for port-forward, and the
+     user's. Only the user's from an issuer that is not the mesh's: one that the public trusts refuses all others. JSON. */}}
 {{- define "omni.httpsNames" -}}
+{{- if include "omni.httpsForeign" . }}
+{{- dict "names" (uniq .Values.tls.https.hosts) "addresses" (uniq .Values.tls.https.addresses) | toJson }}
+{{- else }}
 {{- $service := printf "%s-gateway" (include "omni.fullname" .) }}
 {{- $namespace := .Release.Namespace }}
 {{- $names := list $service (printf "%s.%s" $service $namespace) (printf "%s.%s.svc" $service $namespace) (printf "%s.%s.svc.cluster.local" $service $namespace) "localhost" }}
 {{- $names = concat $names .Values.tls.https.hosts .Values.gateway.ingress.hosts .Values.gateway.route.hostnames | uniq }}
 {{- dict "names" $names "addresses" (concat (list "127.0.0.1") .Values.tls.https.addresses | uniq) | toJson }}
+{{- end }}
 {{- end }}
 
 {{/* A Secret that is there already, when a cluster is asked (helm template asks none). JSON. */}}

@@ -84,7 +84,12 @@
 {{- if not $tls.https.existingSecret }}
 {{- fail "tls.https.existingSecret is empty: the certificate of the HTTPS port is to come from a Secret, which it must name (or set tls.https.source)." }}
 {{- end }}
+{{- if and .Values.tests.enabled (not $tls.https.existingSecretCA) (not $tls.https.hosts) }}
+{{- fail (printf "tls.https.hosts is empty: name what the certificate in '%s' is for, since the public trusts none for names of Services, which helm test would ask for (or set tests.enabled to false)." $tls.https.existingSecret) }}
+{{- end }}
 {{- include "omni.validate.secret" (dict "root" . "path" "tls.https.existingSecret" "name" $tls.https.existingSecret "keys" $keys) }}
+{{- else if and (include "omni.httpsForeign" .) (not $tls.https.hosts) }}
+{{- fail (printf "tls.https.hosts is empty: the issuer '%s' (tls.https.issuer.name) is asked for a certificate of these names, so name one." $tls.https.issuer.name) }}
 {{- end }}
 {{- end }}
 

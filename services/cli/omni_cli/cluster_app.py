@@ -54,6 +54,9 @@ def verify(
     api_key_file: Annotated[
         Path | None, typer.Option(metavar="FILE", help="A file with the API key; default: OMNI_API_KEY.")
     ] = None,
+    server_name: Annotated[
+        str, typer.Option(metavar="NAME", help="Whom the certificate is for, where that is not the host of URL.")
+    ] = "",
     model: Annotated[str | None, typer.Option(help="Try this model only; default: every one that is served.")] = None,
     timeout: Annotated[
         str, typer.Option(metavar="DURATION", help="How long each trial may take, such as 90s or 2m.")
@@ -66,7 +69,7 @@ def verify(
     with said_plainly():
         seconds = parse_seconds(timeout, "--timeout")
         key = read_key(api_key_file)
-        connect = partial(open_client, with_version(url), ca=ca, api_key=key)
+        connect = partial(open_client, with_version(url), ca=ca, api_key=key, server_name=server_name)
         to_the_end(lambda: verifying(connect, model=model, timeout=seconds))
 
 

@@ -6,7 +6,7 @@ import base64
 import ssl
 import time
 import wave
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,6 +27,10 @@ _IMAGE_TYPES = {".jpg": "jpeg", ".jpeg": "jpeg", ".png": "png", ".webp": "webp",
 _VIDEO_TYPES = {".mp4": "mp4", ".webm": "webm", ".mov": "quicktime", ".mkv": "x-matroska"}
 
 
+class NoMesh(CommandError):
+    """Nobody is there."""
+
+
 @dataclass(frozen=True, slots=True)
 class Question:
     """What the user puts to the model."""
@@ -43,6 +47,7 @@ class Question:
 class Answer:
     """What came back beside the text, which was handed on as it came; seconds count from when it was asked for."""
 
+    form: str = "pcm"
     speech: bytearray = field(default_factory=bytearray)
     timings: tuple[StageTiming, ...] = ()
     begun: float = field(default_factory=time.monotonic)
@@ -50,17 +55,19 @@ class Answer:
     first_sound: float | None = None
 
     @property
-    def seconds(self) -> float:
-        return len(self.speech) / (_SAMPLE_BYTES * SAMPLE_RATE)
+    def seconds(self) -> float | None:
+        """Where it came as samples."""
+        return len(self.speech) / (_SAMPLE_BYTES * SAMPLE_RATE) if self.form == "pcm" else None
 
 
 @asynccontextmanager
 async def open_client(
-    url: str, *, ca: Path | None = None, api_key: str | None = None
+    url: str, *, ca: Path | None = None, api_key: str | None = None, server_name: str = ""
 ) -> AsyncIterator[openai.AsyncOpenAI]:
     """A client that tells failures as sentences. It is strict: a reply that OpenAI would not send is an error.
 
-    `ca`, `api_key`: in place of what the environment says.
+    `ca`, `api_key`: in place of what the environment says. `server_name`: whose certificate is asked for and believed,
+    where it is not for the URL's host.
     """
     if not url.startswith(("http://", "https://")):
         raise CommandError(f"{url} is no URL; one is http://127.0.0.1:8000/v1.")
@@ -69,7 +76,9 @@ async def open_client(
         base_url=url,
         api_key=api_key or settings.api_key,
         max_retries=0,
-        http_client=openai.DefaultAsyncHttpxClient(verify=trust(ca or settings.ca_file)),
+        http_client=openai.DefaultAsyncHttpxClient(
+            verify=trust(ca or settings.ca_file), event_hooks={"request": [_asking_for(server_name)]}
+        ),
         _strict_response_validation=True,
     ) as client:
         try:
@@ -77,13 +86,23 @@ async def open_client(
         except openai.APITimeoutError:  # a kind of the next, but somebody is there
             raise CommandError("The mesh did not answer in time.") from None
         except openai.APIConnectionError as error:
-            raise CommandError(_unanswered(url, error)) from None
+            raise _unanswered(url, error) from None
         except openai.APIResponseValidationError as error:
             raise CommandError(f"The mesh sent a reply that is not OpenAI's: {error.message}") from error
+        except openai.AuthenticationError as error:
+            raise CommandError(_unknown(error, given=bool(api_key or settings.api_key_given))) from None
         except openai.APIError as error:
             raise CommandError(f"The mesh refused: {error.message}") from None
         except httpx2.TransportError:  # in the middle of a body; before it the client has a name of its own for it
             raise CommandError("The mesh broke off in the middle of its answer.") from None
+
+
+def _asking_for(server_name: str) -> Callable[[httpx2.Request], Awaitable[None]]:
+    async def name(request: httpx2.Request) -> None:
+        if server_name:
+            request.extensions["sni_hostname"] = server_name
+
+    return name
 
 
 def trust(ca: Path | None) -> ssl.SSLContext | bool:
@@ -98,30 +117,44 @@ def trust(ca: Path | None) -> ssl.SSLContext | bool:
         raise CommandError(f"Cannot read {ca}: {error.strerror}.") from None
 
 
-def _unanswered(url: str, error: BaseException) -> str:
+def _unanswered(url: str, error: BaseException) -> CommandError:
     """A mesh that is there and not trusted is another matter than one that is not there."""
     cause: BaseException | None = error
     while cause is not None and not isinstance(cause, ssl.SSLError):
         cause = cause.__cause__ or cause.__context__
     if isinstance(cause, ssl.SSLCertVerificationError):
         why = cause.verify_message.rstrip(".")
-        return f"The certificate of {url} is not trusted: {why}. Name the CA that signed it by OMNI_CA_FILE."
+        return CommandError(
+            f"The certificate of {url} is not trusted: {why}. Name the CA that signed it by OMNI_CA_FILE."
+        )
     if cause is not None:
-        return f"No TLS is spoken with {url}: {cause}. Is it http, or asks it for another version?"
-    return f"No mesh answers at {url}. Start one with `omni up`."
+        return CommandError(f"No TLS is spoken with {url}: {cause}. Is it http, or asks it for another version?")
+    return NoMesh(f"No mesh answers at {url}. Start one with `omni up`.")
+
+
+def _unknown(error: openai.AuthenticationError, *, given: bool) -> str:
+    if not given:
+        return "The mesh asks for an API key. Name yours by OMNI_API_KEY."
+    return f"The mesh refused the API key: {error.message}"
 
 
 async def ask(
-    client: openai.AsyncOpenAI, model: str, question: Question, *, speak: bool, on_text: Callable[[str], None]
+    client: openai.AsyncOpenAI,
+    model: str,
+    question: Question,
+    *,
+    speak: bool,
+    on_text: Callable[[str], None],
+    form: str = "pcm",
 ) -> Answer:
-    """Streams one answer; `on_text` gets the text piece by piece."""
+    """Streams one answer; `on_text` gets the text piece by piece. `form`: of the speech, as `omni speak` names it."""
     extra: dict[str, Any] = {}
     if speak:
         extra = {
             "modalities": ["text", "audio"],
-            "audio": {"format": "pcm16", "voice": ""},
+            "audio": {"format": "pcm16" if form == "pcm" else form, "voice": ""},
         }  # "": the pipeline's default
-    answer = Answer()
+    answer = Answer(form=form)
     stream = await client.chat.completions.create(
         model=model,
         messages=[message(question)],
@@ -149,14 +182,6 @@ def message(question: Question) -> ChatCompletionMessageParam:
         raise CommandError("There is nothing to ask: give a text, an image, an audio or a video.")
     # `video_url` is a part that OpenAI's types do not have.
     return cast("ChatCompletionMessageParam", {"role": "user", "content": parts})
-
-
-def require_wav(path: Path) -> None:
-    """Refuses a place where no answer could be written, before anything is asked."""
-    if path.suffix.lower() != ".wav":
-        raise CommandError(f"Speech is written as WAV; {path} must end in .wav.")
-    if not path.parent.is_dir():
-        raise CommandError(f"Cannot write {path}: there is no folder {path.parent}.")
 
 
 def write_wav(path: Path, pcm: bytes | bytearray) -> None:
