@@ -170,6 +170,24 @@ def test_a_second_loss_while_the_first_is_made_up_for_counts_as_such_and_holds_a
     assert life.handle(text(2, 1, " three"), 2) == [(2, SendOutput(1, TextOutput(" three")))]
 
 
+def test_the_loss_of_a_terminal_that_is_done_changes_nothing() -> None:
+    life = begun()
+    life.handle(text(0, 0, "all"), 0)
+    life.handle(TerminalDone(11, RESULT), 0)
+    assert life.handle(ReplicaLost(11)) == []
+    assert [type(command) for _, command in life.handle(TerminalDone(12, RESULT), 0)] == [Finish, Release]
+
+
+def test_a_terminal_that_was_done_and_is_gone_is_told_of_no_abort() -> None:
+    life = begun()
+    life.handle(TerminalDone(11, RESULT), 0)
+    life.handle(ReplicaLost(11))
+    steps = life.handle(CallerGone())
+    assert [command for _, command in steps if isinstance(command, AbortReplica)] == [*map(AbortReplica, (10, 12))]
+    life.handle(AbortAcked(10), 0)
+    assert life.handle(AbortAcked(12), 0) == [(0, Release())]
+
+
 def test_attempts_are_bounded() -> None:
     life = begun(max_attempts=2)
     lose(life)

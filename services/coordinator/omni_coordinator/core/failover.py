@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
 from omni_common.errors import OmniError, Reason
 from omni_coordinator.core.events import Bound, Command, Event, ReplicaLost, StageFailed
-from omni_coordinator.core.request import replica_lost
+from omni_coordinator.core.request import Request, replica_lost
 
 
 class Failover(StrEnum):
@@ -73,10 +72,11 @@ class Loss:
     """Whether it hears nothing any more."""
 
 
-def loss_in(event: Event, bound: Mapping[int, Bound]) -> Loss | None:
-    """None where the event tells of none."""
+def loss_in(event: Event, request: Request) -> Loss | None:
+    """None where the event tells of none that matters to the attempt."""
+    bound = request.bound
     match event:
-        case ReplicaLost(replica) if replica in bound:
+        case ReplicaLost(replica) if replica in bound and not request.is_done(replica):
             stage = bound[replica].stage
             return Loss(stage, replica_lost(stage), replica, gone=True)
         case StageFailed(replica, error) if replica in bound and error.reason is Reason.STAGE_UNAVAILABLE:

@@ -95,7 +95,7 @@ class Life:
         request = self._attempts[-1]
         if request.phase in (Phase.ENDING, Phase.OVER):
             return self._feed(event)
-        loss = loss_in(event, request.bound)
+        loss = loss_in(event, request)
         if loss is not None:
             return self._lose(loss, event)
         if not isinstance(event, OutputMade | TerminalDone):

@@ -60,12 +60,17 @@ class Request:
         self._credits = {b.replica: 0 for b in bound if b.terminal is not None}
         self._sent = dict.fromkeys(self._credits, 0)
         self._results: dict[int, TerminalResult] = {}
+        self._gone: set[int] = set()
         self._unanswered: set[int] = set()
         self.phase = Phase.NEW
 
     @property
     def bound(self) -> Mapping[int, Bound]:
         return self._bound
+
+    def is_done(self, replica: int) -> bool:
+        """Whether it is a terminal that has sent all that it had to."""
+        return replica in self._results
 
     def handle(self, event: Event) -> list[Command]:
         match self.phase:
@@ -108,6 +113,9 @@ class Request:
                 return self._terminal_done(bound, result)
             case StageFailed(_, error):
                 return self._end(error)
+            case ReplicaLost(replica) if replica in self._results:
+                self._gone.add(replica)  # what it had to send is here
+                return []
             case ReplicaLost(replica):
                 return self._end(replica_lost(bound.stage), replica)
 
@@ -150,9 +158,10 @@ class Request:
         return [Fail(error), *self._abort(lost)]
 
     def _abort(self, lost: int | None) -> list[Command]:
-        self._unanswered = set(self._bound) - {lost}
+        there = [replica for replica in self._bound if replica != lost and replica not in self._gone]
+        self._unanswered = set(there)
         self.phase = Phase.ENDING
-        return [*(AbortReplica(replica) for replica in self._bound if replica != lost), *self._release_if_settled()]
+        return [*map(AbortReplica, there), *self._release_if_settled()]
 
     def _settle(self, event: Event) -> list[Command]:
         match event:
