@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shlex
 import signal
 import subprocess
 import sys
@@ -18,15 +19,18 @@ import av
 import numpy as np
 import pytest
 from tests.integration.gateway_mesh import Mesh, mesh
+from tests.integration.gateway_process import write_keys
 
-from omni_cli.conversation import open_client
+from omni_cli.chat import chat
+from omni_cli.conversation import Question, open_client
 from omni_cli.errors import CommandError
+from omni_cli.models import list_models
 from omni_cli.served import model_for
 from omni_cli.speak import Script, speak, text_or_stdin
 from omni_cli.transcribe import Recording, transcribe
 from omni_cli.wishes import Form
 from omni_common.errors import StageFailed
-from omni_common.request import AudioOutput, Modality, Role, Segment, Task, Usage, Word
+from omni_common.request import AudioOutput, Modality, Role, Segment, Task, TextOutput, Usage, Word
 from omni_common.testing.scripts import Admit, Finish, Step, pipeline_status
 
 pytestmark = pytest.mark.anyio
@@ -49,6 +53,7 @@ SEGMENTS = (
     Segment(0.0, 1.5, " Hello there.", "en", words=(Word(" Hello", 0.1, 0.5),)),
     Segment(1.5, 3.0, " How are you?", "en"),
 )
+ANSWERED: tuple[Step, ...] = (Admit(), TextOutput("Hello"), *PIECES, Finish())
 HEARD: tuple[Step, ...] = (Admit(), *SEGMENTS, Finish(usage=Usage(prompt_audio_seconds=3.0)))
 
 
@@ -62,6 +67,10 @@ def url(here: Mesh) -> str:
 
 async def say(here: Mesh, output: Path, *, voice: str = "", speed: float = 1.0) -> None:
     await speak(Script("Hello.", voice, speed), output, url=url(here), model=None)
+
+
+async def answer(here: Mesh, output: Path) -> None:
+    await chat(Question("Hi"), url=url(here), model=None, speak=output, timings=False)
 
 
 @pytest.fixture
@@ -100,6 +109,60 @@ def seconds(data: bytes, ending: str) -> float:
         return sum(float(frame.samples / frame.sample_rate) for frame in file.decode(audio=0))
 
 
+@pytest.mark.parametrize("ending", ["wav", "pcm", "mp3", "opus", "ogg", "flac", "AAC"])
+async def test_an_answer_is_kept_in_the_same_formats(
+    tmp_path: Path, ending: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / f"said.{ending}"
+    async with mesh(OMNI) as here:
+        here.coordinator.script(*ANSWERED)
+        await answer(here, output)
+    assert files(tmp_path) == [output.name]
+    assert seconds(output.read_bytes(), ending) == pytest.approx(1, abs=0.09)
+    what = "1.0 s of speech are" if ending in {"wav", "pcm"} else "The speech is"
+    assert capsys.readouterr().out == f"Hello\n{what} in {output}\n"
+
+
+@pytest.mark.parametrize("ask", [("speak", "Hello.", "-o"), ("chat", "Hello.", "--speak")])
+async def test_a_disk_without_room_is_told_and_no_part_of_a_file_is_left(tmp_path: Path, ask: tuple[str, ...]) -> None:
+    async with mesh(OMNI) as here:
+        here.coordinator.script(*ANSWERED)
+        asked = shlex.join([sys.executable, "-m", "omni_cli", *ask, str(tmp_path / "said.wav"), "--url", url(here)])
+        with anyio.fail_after(20):
+            done = await anyio.run_process(["bash", "-c", f"ulimit -f 8; exec {asked}"], check=False)
+    assert (done.returncode, done.stderr.decode()) == (1, f"Cannot write {tmp_path / 'said.wav'}: File too large.\n")
+    assert files(tmp_path) == []
+
+
+@pytest.mark.parametrize("ask", [("chat",), ("transcribe",)])
+@pytest.mark.parametrize(
+    ("to", "code", "told"),
+    [(">/dev/full", 1, "Cannot write to standard output: No space left on device.\n"), ("| true", 141, "")],
+)
+async def test_an_output_that_is_full_or_closed_is_no_traceback(
+    tmp_path: Path, recording: Recording, ask: tuple[str, ...], to: str, code: int, told: str
+) -> None:
+    async with mesh(OMNI) as here:
+        here.coordinator.script(*(HEARD if ask == ("transcribe",) else ANSWERED))
+        asked = shlex.join([sys.executable, "-m", "omni_cli", *ask, str(recording.file), "--url", url(here)])
+        with anyio.fail_after(20):
+            done = await anyio.run_process(["bash", "-c", f"{asked} {to}; exit ${{PIPESTATUS[0]}}"], check=False)
+    assert (done.returncode, done.stderr.decode()) == (code, told)
+
+
+async def test_a_mesh_that_asks_for_a_key_is_told_apart_from_a_wrong_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys = tmp_path / "keys.json"
+    write_keys(keys, {"right": {"name": "me"}})
+    async with mesh(PIPER, api_keys=keys) as here:
+        with pytest.raises(CommandError, match=r"^The mesh asks for an API key\. Name yours by OMNI_API_KEY\.$"):
+            await list_models(url(here), named=True)
+        monkeypatch.setenv("OMNI_API_KEY", "wrong")
+        with pytest.raises(CommandError, match=r"^The mesh does not know the API key that it was given\.$"):
+            await list_models(url(here), named=True)
+
+
 async def test_a_wav_file_tells_its_length(tmp_path: Path) -> None:
     async with mesh(PIPER) as here:
         here.coordinator.script(*SPOKEN)
@@ -120,21 +183,20 @@ async def test_voice_and_speed_are_asked_for(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("name", "sentence"),
-    [("said.txt", r"must end in one of \.wav, \.pcm"), ("nowhere/said.wav", "there is no folder .*nowhere")],
+    [
+        ("said.txt", r"must end in one of \.wav, \.pcm"),
+        ("nowhere/said.wav", "there is no folder .*nowhere"),
+        ("folder.wav", r"Cannot write .*folder\.wav: it is a folder\."),
+    ],
 )
 async def test_nothing_is_asked_for_where_nothing_could_be_written(tmp_path: Path, name: str, sentence: str) -> None:
-    async with mesh(PIPER) as here:  # a submit that nobody scripted would fail the test
+    (tmp_path / "folder.wav").mkdir()
+    async with mesh(OMNI) as here:  # a submit that nobody scripted would fail the test
         with pytest.raises(CommandError, match=sentence):
             await say(here, tmp_path / name)
-
-
-async def test_a_folder_in_the_place_of_the_file_is_told(tmp_path: Path) -> None:
-    (tmp_path / "said.wav").mkdir()
-    async with mesh(PIPER) as here:
-        here.coordinator.script(*SPOKEN)
-        with pytest.raises(CommandError, match=r"Cannot write .*said\.wav: Is a directory"):
-            await say(here, tmp_path / "said.wav")
-    assert files(tmp_path) == ["said.wav"]
+        with pytest.raises(CommandError, match=sentence):
+            await answer(here, tmp_path / name)
+    assert files(tmp_path) == ["folder.wav"]
 
 
 async def test_a_refusal_is_told_as_the_mesh_says_it(tmp_path: Path) -> None:

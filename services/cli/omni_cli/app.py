@@ -44,7 +44,12 @@ def chat(
     image: Images = None,
     audio: Audios = None,
     video: Videos = None,
-    speak: Annotated[Path | None, typer.Option(metavar="WAV", help="Ask for speech too and write it there.")] = None,
+    speak: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Ask for speech too and write it there; the ending chooses the format, as for speak."
+        ),
+    ] = None,
     url: Url = DEFAULT_URL,
     model: Annotated[str | None, typer.Option(help="The model to ask; default: the first served.")] = None,
     max_tokens: Annotated[int | None, typer.Option(min=1, help="Tokens of text at most.")] = None,
@@ -172,7 +177,7 @@ def list_models(context: typer.Context, url: Url = DEFAULT_URL) -> None:
 
     if context.invoked_subcommand is None:
         with said_plainly():
-            to_the_end(lambda: listing.list_models(url))
+            to_the_end(lambda: listing.list_models(url, named=url != DEFAULT_URL))
 
 
 @models.command("make-tiny")

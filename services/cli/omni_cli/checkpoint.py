@@ -30,8 +30,10 @@ def assign_models(served: Sequence[str], models: Sequence[str]) -> dict[str, str
     bare: list[str] = []
     for option in models:
         family, _, what = option.partition("=")
-        if family not in families() or not what:
+        if not what or (family not in families() and Path(option).exists()):
             bare.append(option)
+        elif family not in families():
+            raise CommandError(f"There is no pipeline '{family}'. There are {', '.join(sorted(families()))}.")
         elif family not in served:
             raise CommandError(f"--model {option}: pipeline '{family}' is not served; {', '.join(served)} would be.")
         elif named.setdefault(family, what) != what:

@@ -89,8 +89,12 @@ async def open_client(
             raise _unanswered(url, error) from None
         except openai.APIResponseValidationError as error:
             raise CommandError(f"The mesh sent a reply that is not OpenAI's: {error.message}") from error
-        except openai.AuthenticationError as error:
-            raise CommandError(_unknown(error, given=bool(api_key or settings.api_key_given))) from None
+        except openai.AuthenticationError:
+            raise CommandError(
+                "The mesh does not know the API key that it was given."
+                if api_key or settings.api_key_given
+                else "The mesh asks for an API key. Name yours by OMNI_API_KEY."
+            ) from None
         except openai.APIError as error:
             raise CommandError(f"The mesh refused: {error.message}") from None
         except httpx2.TransportError:  # in the middle of a body; before it the client has a name of its own for it
@@ -132,12 +136,6 @@ def _unanswered(url: str, error: BaseException) -> CommandError:
     return NoMesh(f"No mesh answers at {url}. Start one with `omni up`.")
 
 
-def _unknown(error: openai.AuthenticationError, *, given: bool) -> str:
-    if not given:
-        return "The mesh asks for an API key. Name yours by OMNI_API_KEY."
-    return f"The mesh refused the API key: {error.message}"
-
-
 async def ask(
     client: openai.AsyncOpenAI,
     model: str,
@@ -164,8 +162,9 @@ async def ask(
         extra_headers={"x-omni-stage-timings": "true"},
         **extra,
     )
-    async for chunk in stream:
-        _take(chunk, answer, on_text)
+    async with stream:  # also when its text cannot be shown
+        async for chunk in stream:
+            _take(chunk, answer, on_text)
     return answer
 
 

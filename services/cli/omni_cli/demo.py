@@ -8,14 +8,15 @@ from pathlib import Path
 
 import openai
 
-from omni_cli.chat import show_text
+from omni_cli.chat import show_text, where
 from omni_cli.checkpoint import make_tiny_checkpoint
-from omni_cli.conversation import Question, ask, open_client, write_wav
+from omni_cli.conversation import Question, ask, open_client
 from omni_cli.launcher.mesh import open_mesh
 from omni_cli.launcher.network import free_port
 from omni_cli.launcher.plan import Served, Wishes
 from omni_cli.served import model_for
 from omni_cli.speak import Script, say
+from omni_cli.speech_file import complete
 from omni_cli.transcribe import Recording, hear
 from omni_cli.waterfall import render_waterfall
 from omni_cli.word_errors import word_errors
@@ -75,8 +76,9 @@ async def _converse(client: openai.AsyncOpenAI, question: Question, speak: Path)
     shown = ", ".join(str(path) for path in (*question.images, *question.audios, *question.videos))
     _say(f"\nAsking {FAMILY} with {shown}. It answers:\n")
     answer = await ask(client, FAMILY, question, speak=True, on_text=show_text)
-    write_wav(speak, answer.speech)
-    _say(f"\n\n{answer.seconds:.1f} s of speech are in {speak}. The stages worked so:\n")
+    with complete(speak) as file:
+        file.write(answer.speech)
+    _say(f"\n\n{where(answer, speak)}. The stages worked so:\n")
     _say(render_waterfall(answer.timings))
 
 

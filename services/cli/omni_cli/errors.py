@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+STOPPED = 130
+"""The exit code that shells know for Ctrl-C."""
+
 
 class CommandError(Exception):
     """The command cannot do what it was asked; the message is a sentence for the person at the terminal."""

@@ -10,11 +10,10 @@ from contextlib import contextmanager
 import anyio
 import typer
 
-from omni_cli.errors import CommandError, leaves
+from omni_cli.errors import STOPPED, CommandError, leaves
 
 # SIGHUP: the terminal was closed.
 _STOP = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-_STOPPED = 130  # the exit code that shells know for it
 
 
 @contextmanager
@@ -22,11 +21,13 @@ def said_plainly() -> Iterator[None]:
     """A CommandError becomes its sentence and exit code; any other error stays what it is, a bug to report."""
     try:
         yield
+        sys.stdout.flush()
     except (CommandError, ExceptionGroup) as error:
         told = [leaf for leaf in leaves(error) if isinstance(leaf, CommandError)]
         if len(told) != len(list(leaves(error))):
             raise
-        print("\n".join(dict.fromkeys(map(str, told))), file=sys.stderr)
+        if said := "\n".join(filter(None, dict.fromkeys(map(str, told)))):
+            print(said, file=sys.stderr)
         raise typer.Exit(max(leaf.code for leaf in told)) from None
 
 
@@ -41,7 +42,7 @@ def until_stopped(command: Callable[[], Awaitable[None]]) -> bool:
 def to_the_end(command: Callable[[], Awaitable[None]]) -> None:
     """Runs a command for which being stopped is a failure."""
     if until_stopped(command):
-        raise typer.Exit(_STOPPED)
+        raise typer.Exit(STOPPED)
 
 
 async def _until_stopped(command: Callable[[], Awaitable[None]]) -> bool:

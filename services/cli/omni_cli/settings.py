@@ -31,3 +31,7 @@ class CommandSettings(BaseSettings):
     api_key: str = Field(
         default="none", min_length=1, validation_alias="OMNI_API_KEY", description="The key that the mesh asks for."
     )
+
+    @property
+    def api_key_given(self) -> bool:
+        return "api_key" in self.model_fields_set

@@ -4,30 +4,18 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Literal
 
 import openai
 
-from omni_cli.conversation import SAMPLE_RATE, open_client, write_wav
+from omni_cli.conversation import SAMPLE_RATE, open_client
 from omni_cli.errors import CommandError
 from omni_cli.served import model_for
+from omni_cli.speech_file import Format, complete, format_of, require_speech_file
 from omni_common.request import Task
 
-Format = Literal["mp3", "opus", "aac", "flac", "pcm"]
-# WAV is asked for as samples, so that the file's head can tell its length.
-_FORMATS: Mapping[str, Format] = {
-    ".wav": "pcm",
-    ".pcm": "pcm",
-    ".mp3": "mp3",
-    ".opus": "opus",
-    ".ogg": "opus",
-    ".flac": "flac",
-    ".aac": "aac",
-}
 _BYTES_PER_SECOND = 2 * SAMPLE_RATE
 
 
@@ -63,9 +51,8 @@ async def speak(script: Script, output: Path, *, url: str, model: str | None) ->
 
 async def say(client: openai.AsyncOpenAI, model: str, script: Script, output: Path) -> Spoken:
     """Writes the speech as it comes; a file is there only when it is whole."""
-    ending = output.suffix.lower()
-    with _complete(output, as_wav=ending == ".wav") as file:
-        return await utter(client, model, script, _FORMATS[ending], file.write)
+    with complete(output) as file:
+        return await utter(client, model, script, format_of(output), file.write)
 
 
 async def utter(
@@ -88,14 +75,6 @@ async def utter(
     return Spoken(first, size if form == "pcm" else None)
 
 
-def require_speech_file(output: Path) -> None:
-    """Refuses a place where nothing could be written, before anything is asked."""
-    if output.suffix.lower() not in _FORMATS:
-        raise CommandError(f"The name of {output} must end in one of {', '.join(_FORMATS)}.")
-    if not output.parent.is_dir():
-        raise CommandError(f"Cannot write {output}: there is no folder {output.parent}.")
-
-
 def text_or_stdin(text: str) -> str:
     """`-` stands for what is piped in. Raises CommandError for bytes that are no text."""
     try:
@@ -104,19 +83,3 @@ def text_or_stdin(text: str) -> str:
     except UnicodeError:
         raise CommandError("The text is not UTF-8.") from None
     return said
-
-
-@contextmanager
-def _complete(output: Path, *, as_wav: bool) -> Iterator[BinaryIO]:
-    """A file that gets its name at the end, and is removed if the end is not reached; `as_wav` gives samples a head."""
-    partial = output.with_name(f".{output.name}.partial")
-    try:
-        with partial.open("wb") as file:
-            yield file
-        if as_wav:
-            write_wav(partial, partial.read_bytes())
-        partial.replace(output)
-    except OSError as error:
-        raise CommandError(f"Cannot write {output}: {error.strerror}.") from None
-    finally:
-        partial.unlink(missing_ok=True)

@@ -54,11 +54,12 @@ async def hear(
         prompt=recording.prompt or openai.omit,
     )
     text = ""
-    async for event in stream:
-        if event.type == "transcript.text.delta":
-            on_text(event.delta)
-        elif event.type == "transcript.text.done":
-            text = event.text
+    async with stream:  # also when its text cannot be shown
+        async for event in stream:
+            if event.type == "transcript.text.delta":
+                on_text(event.delta)
+            elif event.type == "transcript.text.done":
+                text = event.text
     return text
 
 

@@ -74,9 +74,18 @@ def test_named_weights_win_over_installed_ones(songs: Path, tmp_path: Path) -> N
 
 def test_weights_are_for_the_pipeline_they_name_or_the_only_one_or_the_only_one_without(songs: Path) -> None:
     assert assign_models(["bird", "fish"], ["fish=a", "bird=b"]) == {"fish": "a", "bird": "b"}
-    assert assign_models(["bird"], ["a=b"]) == {"bird": "a=b"}
     assert assign_models(["echo", "bird", "fish"], ["a"]) == {"fish": "a"}
     assert assign_models(["bird", "fish"], ["bird=b", "a"]) == {"bird": "b", "fish": "a"}
+
+
+def test_a_folder_may_have_an_equals_sign_in_its_name(tmp_path: Path) -> None:
+    (tmp_path / "a=b").mkdir()
+    assert assign_models(["echo"], [f"{tmp_path}/a=b"]) == {"echo": f"{tmp_path}/a=b"}
+
+
+def test_weights_for_a_pipeline_that_there_is_not_are_refused() -> None:
+    with pytest.raises(CommandError, match=r"^There is no pipeline 'nope'\. There are .*echo, .*whisper\.$"):
+        assign_models(["echo"], ["nope=/x"])
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from omni_cli.errors import CommandError
 from omni_cli.launcher.folders import base_folder, living_runs, private_folder, remove_stale, run_folders
 
 
@@ -78,6 +79,14 @@ def test_a_link_to_a_folder_is_not_followed(tmp_path: Path) -> None:
     (tmp_path / "omni-link").symlink_to(elsewhere)
     assert remove_stale(tmp_path) == []
     assert elsewhere.is_dir()
+
+
+def test_where_no_folder_can_be_made_is_told() -> None:
+    with (
+        pytest.raises(CommandError, match=r"^Cannot make a folder for this run in /proc: "),
+        run_folders(Path("/proc"), least=1),
+    ):
+        pass
 
 
 def test_runs_live_in_the_users_runtime_folder_where_there_is_one(tmp_path: Path) -> None:

@@ -131,11 +131,15 @@ async def open_cluster(where: Where) -> AsyncIterator[Cluster]:
 
 def _connect(where: Where) -> Cluster:
     import urllib3
+    import yaml
     from kubernetes import client, config
 
     settings: Any = client.Configuration()
     try:
         namespace = _log_in(config, settings, where)
+    except (yaml.YAMLError, UnicodeError, AttributeError, KeyError, TypeError, StopIteration):
+        # What the client makes of other files.
+        raise CannotReach(f"No cluster to ask: {where.kubeconfig or 'KUBECONFIG'} holds no kubeconfig.") from None
     except (config.ConfigException, OSError, ValueError) as error:
         raise CannotReach(f"No cluster to ask: {str(error).rstrip('.')}.") from None
     settings.retries = urllib3.Retry(0)

@@ -17,6 +17,8 @@ from pathlib import Path
 
 import psutil
 
+from omni_cli.errors import CommandError
+
 _PREFIX = "omni-"
 _LOCK = "lock"
 _SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 -- memory is the point; what is made in it is private and locked
@@ -38,9 +40,12 @@ class Folders:
 @contextmanager
 def run_folders(base: Path, least: int, shared_memory: Path = _SHARED_MEMORY) -> Iterator[Folders]:
     """Makes the folders of a run and removes them after. `least`: the bytes without which no arena is of use; where
-    shared memory does not have them, the arenas are files in the run's folder."""
+    shared memory does not have them, the arenas are files in the run's folder. Raises CommandError."""
     with private_folder(base) as run:
-        (run / "logs").mkdir()
+        try:
+            (run / "logs").mkdir()
+        except OSError as error:
+            raise _no_folder(base, error) from None
         room = _room_in_memory(shared_memory)
         if room >= least:
             with private_folder(shared_memory) as arenas:
@@ -53,11 +58,14 @@ def run_folders(base: Path, least: int, shared_memory: Path = _SHARED_MEMORY) ->
 
 @contextmanager
 def private_folder(base: Path) -> Iterator[Path]:
-    """A locked folder of this run, 0700; first removes what dead runs left in `base`."""
-    remove_stale(base)
-    # It gets its lock under a name that nobody looks for, so that no other run can take it for stale.
-    hidden = Path(tempfile.mkdtemp(prefix=f".{_PREFIX}", dir=base))
-    lock = os.open(hidden / _LOCK, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    """A locked folder of this run, 0700; first removes what dead runs left in `base`. Raises CommandError."""
+    try:
+        remove_stale(base)
+        # It gets its lock under a name that nobody looks for, so that no other run can take it for stale.
+        hidden = Path(tempfile.mkdtemp(prefix=f".{_PREFIX}", dir=base))
+        lock = os.open(hidden / _LOCK, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise _no_folder(base, error) from None
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         folder = hidden.rename(hidden.with_name(hidden.name.removeprefix(".")))
@@ -67,6 +75,12 @@ def private_folder(base: Path) -> Iterator[Path]:
             shutil.rmtree(folder)
     finally:
         os.close(lock)
+
+
+def _no_folder(base: Path, error: OSError) -> CommandError:
+    return CommandError(
+        f"Cannot make a folder for this run in {base}: {error.strerror}. Name another place by XDG_RUNTIME_DIR."
+    )
 
 
 def remove_stale(base: Path) -> list[Path]:

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
+from omni_cli.descriptors import LEAST_FOR_MESH, require_descriptors
 from omni_cli.errors import CommandError
 from omni_cli.launcher.credentials import write_certificates, write_token
 from omni_cli.launcher.folders import Folders, base_folder, run_folders
@@ -52,6 +53,7 @@ class Mesh:
 @asynccontextmanager
 async def open_mesh(wishes: Wishes, *, say: Callable[[str], None], verbose: bool) -> AsyncIterator[Mesh]:
     """Starts the mesh; `say` gets a line for whatever a person should know. Raises CommandError, bare or in a group."""
+    require_descriptors(LEAST_FOR_MESH)
     served = shape(wishes)
     require_free(wishes.host, wishes.port)
     base = base_folder(CommandSettings().runtime_dir)
@@ -79,6 +81,15 @@ async def open_mesh(wishes: Wishes, *, say: Callable[[str], None], verbose: bool
 
 def prepare(served: Sequence[Served], wishes: Wishes, folders: Folders) -> Plan:
     """The plan of a mesh, with the files and folders that its processes expect. Raises CommandError."""
+    try:
+        return _prepare(served, wishes, folders)
+    except OSError as error:
+        raise CommandError(
+            f"Cannot write to {folders.run}: {error.strerror}. Name another place by XDG_RUNTIME_DIR."
+        ) from None
+
+
+def _prepare(served: Sequence[Served], wishes: Wishes, folders: Folders) -> Plan:
     counts = count(served, wishes)
     share = share_of(folders.room, counts, wishes.share)
     ground = Ground(folders.run, folders.arenas, choose_addresses(counts), share)
