@@ -18,6 +18,7 @@ from tests.relay_process import RelayProcess, running_relay
 
 from omni.relay.v1 import pod_pb2
 from omni_common.relay.packets import MAX_PACKET
+from omni_common.rpc.contract import CONTRACT_VERSION
 from omni_relay.wire.plain import PlainSink
 from omni_relay.wire.record import HEAD_SIZE, MAX_PIECE
 
@@ -92,7 +93,7 @@ def _socket_of(liar: LyingPusher) -> socket.socket:
     return found[0]
 
 
-HELLO = pod_pb2.StageMessage(hello=pod_pb2.StageHello(contract_version=1, stage="liar", replica="liar"))
+HELLO = pod_pb2.StageMessage(hello=pod_pb2.StageHello(contract_version=CONTRACT_VERSION, stage="liar", replica="liar"))
 
 
 def liars(relay: RelayProcess, folder: Path, turn: int) -> None:

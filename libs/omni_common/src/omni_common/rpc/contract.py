@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-CONTRACT_VERSION = 1
+CONTRACT_VERSION = 2
 """Sent in every hello; a peer with another one is refused with UNIMPLEMENTED."""
 
 INLINE_LIMIT = 64 * 1024
