@@ -194,7 +194,7 @@ async def test_the_last_replica_that_is_lost_fails_its_requests_at_once_whoever_
 @pytest.mark.parametrize("layout", ONE_OR_MANY)
 async def test_a_deadline_ends_a_request_that_nobody_reads(tmp_path: Path, layout: Layout) -> None:
     async with mesh(tmp_path, layout) as made:
-        ticket = made.gateway.submit(say(LONG), output_credits=1, remaining=0.3)
+        ticket = made.gateway.submit(say(LONG), output_credits=1, remaining=1.5)
         await ticket.admitted()
         await ticket.piece()
         error = await ticket.failed()
