@@ -22,7 +22,7 @@ pytestmark = pytest.mark.slow
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOBODY = "127.0.0.1:1"
-WHY = "Stage 'thinker' cannot start. SafetensorError: "
+WHY = "Stage 'thinker' cannot start. {file} is damaged, or is something else: "
 _INTERVAL = 0.1
 
 
@@ -82,7 +82,7 @@ def test_why_a_stage_cannot_load_is_the_probe_s_answer_and_its_pod_stays_up(tmp_
     ):
         assert probe_until(failing, "NOT_SERVING") == ("FAILED_PRECONDITION", last_words(failing))
         assert failing.ended() == 1
-        assert last_words(failing).startswith(WHY)
+        assert last_words(failing).startswith(WHY.format(file=broken / "model.safetensors"))
         assert probe_until(other, "NOT_SERVING") == ("SERVING", "")
         assert probe(relay) == ("SERVING", "")
 

@@ -28,6 +28,20 @@ def test_a_traceback_inside_a_json_line_is_shown_as_lines(tmp_path: Path) -> Non
     assert last_lines(log) == ("ERROR it broke Traceback:", "  here", "{ no")
 
 
+def test_a_sentence_at_the_end_is_all_that_is_shown(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    lines = [{"level": "ERROR", "msg": "it broke", "exception": "Traceback"}, {"level": "ERROR", "msg": "It has no X."}]
+    log.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert last_lines(log) == ("It has no X.",)
+
+
+def test_what_a_line_is_about_is_shown_with_it(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    line = {"ts": "now", "level": "INFO", "service": "stage", "logger": "a.b", "msg": "session ended", "stage": "join"}
+    log.write_text(json.dumps(line | {"peer": "coordinator-0", "trace_id": ""}) + "\n")
+    assert last_lines(log) == ("INFO session ended stage=join peer=coordinator-0",)
+
+
 def test_a_log_that_grew_too_long_starts_anew_with_the_next_life(tmp_path: Path) -> None:
     log = tmp_path / "log"
     log.write_bytes(b"x" * (9 << 20))

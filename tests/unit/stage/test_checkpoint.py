@@ -14,6 +14,8 @@ from transformers import Qwen3OmniMoeConfig, Qwen3OmniMoeForConditionalGeneratio
 from transformers.models.qwen3_omni_moe import modeling_qwen3_omni_moe as modeling
 
 from omni_stage.components.checkpoint import Checkpoint, CheckpointError
+from omni_stage.models import load_pipeline_config
+from omni_stage.models.qwen3_omni.components.weights import read_config
 
 # Prefix in the checkpoint, where its config is, its class, where `from_pretrained` puts it.
 PARTS = [
@@ -41,6 +43,52 @@ def test_a_part_has_the_weights_and_the_buffers_of_the_whole(
     theirs = attrgetter(part_at)(whole)
     assert_equal(dict(mine.named_parameters()), dict(theirs.named_parameters()))
     assert_equal(dict(mine.named_buffers()), dict(theirs.named_buffers()))
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("model.safetensors", b""),
+        ("model.safetensors", b"\xff" * 64),
+        ("model.safetensors.index.json", b"{}"),
+        ("model.safetensors.index.json", b"[1"),
+        ("model.safetensors.index.json", b'{"weight_map": 5}'),
+    ],
+)
+def test_a_damaged_file_is_named_in_a_sentence(name: str, content: bytes, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ValueError, match=rf"^{tmp_path}/{name} is damaged, or is something else: .*\.$"):
+        Checkpoint(tmp_path, ("a.",))
+
+
+def test_weights_that_were_cut_short_and_shards_that_are_not_there_are_named(tiny_qwen: Path, tmp_path: Path) -> None:
+    whole = (tiny_qwen / "model.safetensors").read_bytes()
+    (tmp_path / "model.safetensors").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ValueError, match=rf"^{tmp_path}/model\.safetensors is damaged, or is something else: "):
+        Checkpoint(tmp_path, ("thinker.",))
+    index = {"weight_map": {"thinker.a": "gone.safetensors"}}
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(ValueError, match=rf"^There is no file {tmp_path}/gone\.safetensors\.$"):
+        Checkpoint(tmp_path, ("thinker.",))
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        ("{}", r"is not of a Qwen3-Omni: its model_type is None, not qwen3_omni_moe\.$"),
+        ("[]", "is not of a Qwen3-Omni"),
+        ('{"model_type": "llama"}', "is not of a Qwen3-Omni: its model_type is llama, "),
+        ("{", "is damaged, or is something else: "),
+    ],
+)
+def test_a_config_of_something_else_is_refused_before_anything_is_loaded(
+    content: str, why: str, tmp_path: Path
+) -> None:
+    (tmp_path / "config.json").write_text(content)
+    with pytest.raises(ValueError, match=rf"^{tmp_path}/config\.json {why}"):
+        load_pipeline_config("qwen3-omni", tmp_path)
+    with pytest.raises(ValueError, match=rf"^{tmp_path}/config\.json {why}"):
+        read_config(tmp_path)
 
 
 def assert_equal(mine: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor]) -> None:

@@ -10,12 +10,14 @@ import os
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import anyio
 
 _TAIL_BYTES = 16 * 1024
 _TAIL_LINES = 12
 _PIPE_BYTES = 1 << 16  # all that a pipe holds
+_NOT_ABOUT = {"ts", "level", "msg", "exception", "logger", "service"}
 # A log may be in memory; what a process wrote in an earlier life is worth this much of it.
 _KEPT_BYTES = 8 * 1024 * 1024
 
@@ -36,12 +38,15 @@ def begin_life(log: Path) -> int:
 
 
 def last_lines(log: Path, since: int = 0) -> tuple[str, ...]:
-    """The end of a log, at most a dozen lines; our own JSON lines as plain text. Of a pipe, none: they were printed."""
+    """The end of a log, at most a dozen lines; our own JSON lines as plain text. Of a process that said in a sentence
+    why it ends, that sentence. Of a pipe, none: they were printed."""
     if not log.is_file():
         return ()
     with log.open("rb") as file:
         file.seek(max(since, file.seek(0, os.SEEK_END) - _TAIL_BYTES))
         lines = file.read().decode(errors="replace").splitlines()
+    if lines and (sentence := _sentence(lines[-1])):
+        return (sentence,)
     plain = [line for entry in lines for line in _plain(entry).splitlines() if line.strip()]
     return tuple(plain[-_TAIL_LINES:])
 
@@ -102,13 +107,26 @@ def _read(pipe: int) -> bytes:
     return b""
 
 
+def _sentence(line: str) -> str:
+    """Of an error that is told without a traceback."""
+    entry = _entry(line)
+    return str(entry.get("msg", "")) if entry.get("level") == "ERROR" and "exception" not in entry else ""
+
+
 def _plain(line: str) -> str:
-    """A traceback in a JSON log line is unreadable until its newlines are newlines."""
-    if not line.startswith("{"):
+    """A traceback in a JSON log line is unreadable until its newlines are newlines. What the line is about is shown,
+    too: a message alone may be of anything."""
+    entry = _entry(line)
+    if not entry:
         return line
-    try:
-        entry = json.loads(line)
-    except json.JSONDecodeError:
-        return line
-    parts = (entry.get(key) for key in ("level", "msg", "exception"))
-    return " ".join(str(part) for part in parts if part)
+    parts = (entry.get(key) for key in ("level", "msg"))
+    about = (f"{key}={value}" for key, value in entry.items() if key not in _NOT_ABOUT and value not in ("", None))
+    return " ".join(str(part) for part in (*parts, *about, entry.get("exception")) if part)
+
+
+def _entry(line: str) -> Mapping[str, Any]:
+    """Empty where the line is not one of ours."""
+    with suppress(json.JSONDecodeError):
+        if isinstance(entry := json.loads(line), dict):
+            return entry
+    return {}

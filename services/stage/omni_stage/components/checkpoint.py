@@ -13,19 +13,20 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from torch import nn
 from transformers import PreTrainedModel
 
 from omni_stage.components.tensor_parallel.cut import Share
+from omni_stage.damaged import reading
 from omni_stage.program import Progress
 
 _EXPERT = re.compile(r"(?P<layer>.*\.experts)\.(?P<index>\d+)\.(?P<part>gate|up|down)_proj\.weight$")
 M = TypeVar("M", bound=nn.Module)
 
 
-class CheckpointError(Exception):
-    """The folder does not hold what the stage needs."""
+class CheckpointError(ValueError):
+    """The folder does not hold what the stage needs: a sentence."""
 
 
 class Checkpoint:
@@ -50,7 +51,7 @@ class Checkpoint:
         if share is not None:
             self._files = {name: file for name, file in self._files.items() if share.wants(name)}
         if not self._files:
-            raise CheckpointError(f"the checkpoint has no tensors under {', '.join(prefixes)}")
+            raise CheckpointError(f"The weights in {folder} have no tensors under {', '.join(prefixes)}.")
         self._experts = _count_experts(self._files)
         self.tensors: dict[str, torch.Tensor] = {}
         total = len(self._files)
@@ -66,13 +67,17 @@ class Checkpoint:
         mine = {n.removeprefix(prefix): t for n, t in self.tensors.items() if n.startswith(prefix)}
         missing, unexpected = module.load_state_dict(mine, strict=False, assign=True)
         if missing or unexpected:
-            raise CheckpointError(f"under '{prefix}' tensors are missing {missing[:3]} or unknown {unexpected[:3]}")
+            raise CheckpointError(
+                f"In the weights in {self._folder}, under '{prefix}', tensors are missing {missing[:3]} or unknown "
+                f"{unexpected[:3]}."
+            )
         rebuild_buffers(module, self._device)
         return module.requires_grad_(False).eval()
 
     def _read(self) -> Iterator[tuple[str, torch.Tensor]]:
         for file in sorted(set(self._files.values())):
-            with safe_open(self._folder / file, "pt", device=str(self._device)) as opened:
+            path = self._folder / file
+            with reading(path, SafetensorError), safe_open(path, "pt", device=str(self._device)) as opened:
                 for name in sorted(n for n, f in self._files.items() if f == file):
                     tensor = self._part(opened, name)
                     yield name, tensor.to(self._dtype) if tensor.is_floating_point() else tensor
@@ -135,12 +140,13 @@ def _files(folder: Path, prefixes: tuple[str, ...]) -> Mapping[str, str]:
     """Tensor name → file, of the tensors wanted."""
     index = folder / "model.safetensors.index.json"
     if index.is_file():
-        names: Mapping[str, str] = json.loads(index.read_bytes())["weight_map"]
-    elif (folder / "model.safetensors").is_file():
-        with safe_open(folder / "model.safetensors", "pt") as opened:
+        with reading(index, ValueError, KeyError, TypeError, AttributeError):
+            names: Mapping[str, str] = dict(json.loads(index.read_bytes())["weight_map"].items())
+    elif (whole := folder / "model.safetensors").is_file():
+        with reading(whole, SafetensorError), safe_open(whole, "pt") as opened:
             names = dict.fromkeys(opened.keys(), "model.safetensors")
     else:
-        raise CheckpointError("the model folder has neither model.safetensors nor its index")
+        raise CheckpointError(f"{folder} has neither model.safetensors nor its index.")
     return {name: file for name, file in names.items() if name.startswith(prefixes)}
 
 

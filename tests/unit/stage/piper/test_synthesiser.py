@@ -181,6 +181,13 @@ def test_a_model_that_is_no_voice_is_refused(tmp_path: Path) -> None:
         load_graph(tmp_path / "none.onnx")
 
 
+def test_a_model_that_was_cut_short_is_named(tmp_path: Path, joe: Path) -> None:
+    (tmp_path / "cut.onnx").write_bytes((joe / "en_US-joe-medium.onnx").read_bytes()[:1_000_000])
+
+    with pytest.raises(ValueError, match=rf"^{tmp_path}/cut\.onnx is damaged, or is something else: "):
+        load_graph(tmp_path / "cut.onnx")
+
+
 def test_what_is_too_loud_is_cut_off_and_what_is_no_number_is_silent() -> None:
     loud = np.array([0.0, 0.5, 1.5, -9.0, np.nan, np.inf, -np.inf], np.float32)
 

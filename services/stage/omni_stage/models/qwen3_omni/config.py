@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 from omni_common.pipeline import PipelineConfig, StageConfig
 from omni_common.request import Modality, Task
 from omni_stage.checkpoint import Checkpoint
+from omni_stage.damaged import reading
 
 SAMPLE_RATE = 24_000
 SAMPLES_PER_FRAME = 1920  # 12.5 codec frames a second
 VIDEO_FPS = 2.0  # as the model's authors sample videos; one temporal patch (two frames) is then one second
+
+_MODEL_TYPE = "qwen3_omni_moe"
 
 CHECKPOINT = Checkpoint(
     marks=("config.json", "*.safetensors"),
@@ -61,3 +67,19 @@ PIPELINE = PipelineConfig(
     voices=("chelsie", "ethan", "aiden"),
     default_voice="ethan",
 )
+
+
+def configure(folder: Path) -> PipelineConfig:
+    """The graph, for weights that are of such a model. Raises ValueError with a sentence."""
+    check_config(folder)
+    return PIPELINE
+
+
+def check_config(folder: Path) -> None:
+    """Raises ValueError when the folder's config.json is not of Qwen3-Omni: whatever it lacks would be made up."""
+    file = folder / "config.json"
+    with reading(file, ValueError):
+        told = json.loads(file.read_bytes())
+    kind = told.get("model_type") if isinstance(told, dict) else None
+    if kind != _MODEL_TYPE:
+        raise ValueError(f"{file} is not of a Qwen3-Omni: its model_type is {kind}, not {_MODEL_TYPE}.")

@@ -14,7 +14,10 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+from google.protobuf.message import DecodeError
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
+
+from omni_stage.damaged import reading
 
 DURATION_NOISE = "duration_noise"  # float32 [batch, 2, phonemes]
 LATENT_NOISE = "latent_noise"  # float32 [batch, channels, frames]
@@ -35,7 +38,8 @@ class Graph:
 
 def load_graph(file: Path) -> Graph:
     """Raises ValueError with a sentence when the file is not a VITS model as Piper exports it."""
-    model = onnx.load(file)
+    with reading(file, DecodeError):
+        model = onnx.load(file)
     draws = [node for node in model.graph.node if node.op_type == _DRAW]
     # The one place where a real number becomes a count: how many frames a phoneme lasts.
     durations = [node for node in model.graph.node if node.op_type == "Ceil"]

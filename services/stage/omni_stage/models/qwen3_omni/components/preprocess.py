@@ -16,7 +16,7 @@ from omni_stage.media import MediaBudget, decode_audio, decode_image, decode_vid
 from omni_stage.models.qwen3_omni.components.mel import RATE, audio_tokens, log_mels
 from omni_stage.models.qwen3_omni.components.pixels import PixelRules, size_image, size_video
 from omni_stage.models.qwen3_omni.components.prompt import PromptBuilder
-from omni_stage.models.qwen3_omni.config import VIDEO_FPS
+from omni_stage.models.qwen3_omni.config import VIDEO_FPS, check_config
 from omni_stage.models.qwen3_omni.payload_types import AudioInputs, ImageInputs, Layout, Preprocessed, Prompt
 from omni_stage.models.qwen3_omni.request_builders import MAX_FRAMES, check, reading
 
@@ -35,6 +35,7 @@ class Preprocessor:
     """Prepares requests for one checkpoint."""
 
     def __init__(self, folder: Path, budget: MediaBudget | None = None) -> None:
+        check_config(folder)
         whole = Qwen3OmniMoeConfig.from_pretrained(folder)
         config = whole.thinker_config
         self._voices = frozenset(whole.talker_config.speaker_id)

@@ -11,6 +11,7 @@ from transformers import Qwen3OmniMoeConfig
 
 from omni_stage.components.checkpoint import Checkpoint
 from omni_stage.components.tensor_parallel.cut import CutPlan, Share
+from omni_stage.models.qwen3_omni.config import check_config
 from omni_stage.program import StageContext
 from omni_stage.tensor_parallel.rank import Rank
 
@@ -30,14 +31,17 @@ class Weights:
 def open_weights(context: StageContext, *prefixes: str, plan: CutPlan | None = None) -> Weights:
     """Loads this stage's tensors, those under the prefixes, and no others; with a plan, this rank's part of them."""
     folder = open_folder(context)
+    config = read_config(folder)
     device = device_of(context)
     dtype = _dtype(context.dtype, device)
     share = None if plan is None else Share(plan, context.rank)
     checkpoint = Checkpoint(folder, prefixes, device=device, dtype=dtype, progress=context.progress, share=share)
-    return Weights(folder, read_config(folder), checkpoint, device, dtype, context.rank)
+    return Weights(folder, config, checkpoint, device, dtype, context.rank)
 
 
 def read_config(folder: Path) -> Any:
+    """Raises ValueError when it is not of such a model."""
+    check_config(folder)
     return Qwen3OmniMoeConfig.from_pretrained(folder)
 
 
