@@ -66,6 +66,7 @@
 {{- $values := .root.Values }}
 {{- $given := index $values.pipelines .name }}
 {{- $pipeline := include "omni.pipeline" . | fromJson }}
+{{- include "omni.validate.described" (dict "name" .name "pipeline" $pipeline) }}
 {{- $order := list }}
 {{- range $pipeline.stages }}{{ $order = append $order .placement_group | uniq }}{{ end }}
 {{- $groups := list }}

@@ -54,13 +54,13 @@
      user's. Only the user's from an issuer that is not the mesh's: one that the public trusts refuses all others. JSON. */}}
 {{- define "omni.httpsNames" -}}
 {{- if include "omni.httpsForeign" . }}
-{{- dict "names" (uniq .Values.tls.https.hosts) "addresses" (uniq .Values.tls.https.addresses) | toJson }}
+{{- dict "names" (default list .Values.tls.https.hosts | uniq) "addresses" (default list .Values.tls.https.addresses | uniq) | toJson }}
 {{- else }}
 {{- $service := printf "%s-gateway" (include "omni.fullname" .) }}
 {{- $namespace := .Release.Namespace }}
 {{- $names := list $service (printf "%s.%s" $service $namespace) (printf "%s.%s.svc" $service $namespace) (printf "%s.%s.svc.cluster.local" $service $namespace) "localhost" }}
-{{- $names = concat $names .Values.tls.https.hosts .Values.gateway.ingress.hosts .Values.gateway.route.hostnames | uniq }}
-{{- dict "names" $names "addresses" (concat (list "127.0.0.1") .Values.tls.https.addresses | uniq) | toJson }}
+{{- $names = concat $names (default list .Values.tls.https.hosts) (default list .Values.gateway.ingress.hosts) (default list .Values.gateway.route.hostnames) | uniq }}
+{{- dict "names" $names "addresses" (concat (list "127.0.0.1") (default list .Values.tls.https.addresses) | uniq) | toJson }}
 {{- end }}
 {{- end }}
 

@@ -5,9 +5,12 @@
 {{- if not (include "omni.served" . | fromJson).names }}
 {{- fail "pipelines has none that is enabled: set pipelines.NAME.enabled of one to true." }}
 {{- end }}
+{{- include "omni.validate.names" . }}
 {{- include "omni.validate.tls" . }}
+{{- include "omni.validate.https" . }}
 {{- include "omni.validate.auth" . }}
 {{- include "omni.validate.apis" . }}
+{{- include "omni.validate.pods" . }}
 {{- range $name := list "gateway" "coordinator" }}
 {{- $own := get $.Values $name }}
 {{- $values := mergeOverwrite (deepCopy $.Values.podDefaults) (deepCopy $own) }}
@@ -15,6 +18,14 @@
 {{- end }}
 {{- if and .Values.tracing.enabled (not .Values.tracing.endpoint) }}
 {{- fail "tracing.endpoint is empty: with tracing.enabled it must say where traces go, http://host:4317." }}
+{{- end }}
+{{- with .Values.gateway.service }}
+{{- if and .nodePort (eq .type "ClusterIP") }}
+{{- fail (printf "gateway.service.nodePort is %d, but gateway.service.type is ClusterIP, which has none: set it to NodePort or LoadBalancer." (int .nodePort)) }}
+{{- end }}
+{{- end }}
+{{- if and .Values.networkPolicy.gatewayFrom (not .Values.networkPolicy.enabled) }}
+{{- fail "networkPolicy.gatewayFrom is set, but networkPolicy.enabled is false: everybody could reach the gateway." }}
 {{- end }}
 {{- if and .Values.gateway.ingress.enabled (not .Values.gateway.ingress.hosts) }}
 {{- fail "gateway.ingress.hosts is empty: an Ingress needs a host name at least." }}
@@ -65,49 +76,6 @@
 {{- if and $keda.enabled (not .root.Values.metrics.prometheusAddress) }}
 {{- fail (printf "metrics.prometheusAddress is empty: %s.keda.enabled needs a Prometheus to ask." $path) }}
 {{- end }}
-{{- end }}
-{{- end }}
-
-{{- define "omni.validate.tls" -}}
-{{- $tls := .Values.tls }}
-{{- if eq $tls.source "existingSecrets" }}
-{{- range $component, $name := $tls.existingSecrets }}
-{{- if not $name }}
-{{- fail (printf "tls.existingSecrets.%s is empty: with tls.source existingSecrets it must name a Secret with tls.crt, tls.key and ca.crt." $component) }}
-{{- end }}
-{{- include "omni.validate.secret" (dict "root" $ "path" (printf "tls.existingSecrets.%s" $component) "name" $name "keys" (list "tls.crt" "tls.key" "ca.crt")) }}
-{{- end }}
-{{- end }}
-{{- if eq (include "omni.httpsSource" .) "existingSecret" }}
-{{- $keys := list "tls.crt" "tls.key" }}
-{{- with $tls.https.existingSecretCA }}{{ $keys = append $keys . }}{{ end }}
-{{- if not $tls.https.existingSecret }}
-{{- fail "tls.https.existingSecret is empty: the certificate of the HTTPS port is to come from a Secret, which it must name (or set tls.https.source)." }}
-{{- end }}
-{{- if and .Values.tests.enabled (not $tls.https.existingSecretCA) (not $tls.https.hosts) }}
-{{- fail (printf "tls.https.hosts is empty: name what the certificate in '%s' is for, since the public trusts none for names of Services, which helm test would ask for (or set tests.enabled to false)." $tls.https.existingSecret) }}
-{{- end }}
-{{- include "omni.validate.secret" (dict "root" . "path" "tls.https.existingSecret" "name" $tls.https.existingSecret "keys" $keys) }}
-{{- else if and (include "omni.httpsForeign" .) (not $tls.https.hosts) }}
-{{- fail (printf "tls.https.hosts is empty: the issuer '%s' (tls.https.issuer.name) is asked for a certificate of these names, so name one." $tls.https.issuer.name) }}
-{{- end }}
-{{- end }}
-
-{{- define "omni.validate.auth" -}}
-{{- $auth := .Values.auth }}
-{{- if $auth.enabled }}
-{{- if and $auth.keys $auth.existingSecret }}
-{{- fail "auth.keys and auth.existingSecret are both set: the keys come from one of them." }}
-{{- end }}
-{{- if not (or $auth.keys $auth.existingSecret) }}
-{{- fail "auth.keys is empty: with auth.enabled nobody could call; give a key's hash there, or a Secret in auth.existingSecret." }}
-{{- end }}
-{{- with $auth.existingSecret }}
-{{- include "omni.validate.secret" (dict "root" $ "path" "auth.existingSecret" "name" . "keys" (list "keys.json")) }}
-{{- end }}
-{{- end }}
-{{- if and .Values.tests.apiKeySecret $auth.enabled }}
-{{- include "omni.validate.secret" (dict "root" . "path" "tests.apiKeySecret" "name" .Values.tests.apiKeySecret "keys" (list .Values.tests.apiKeyKey)) }}
 {{- end }}
 {{- end }}
 

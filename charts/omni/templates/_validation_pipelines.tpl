@@ -18,6 +18,43 @@
 {{- include "omni.validate.weights" (dict
   "path" (printf "%s.weights" $path) "weights" $weights "known" (get $families $given.family) "family" $given.family
   "root" .root) }}
+{{- include "omni.validate.weightsUnused" (dict "path" (printf "%s.weights" $path) "own" (default dict $given.weights) "source" $weights.source) }}
+{{- include "omni.validate.environment" (dict "path" (printf "%s.weights" $path) "env" (default dict $given.weights).env) }}
+{{- range $stage, $values := $given.stages }}
+{{- include "omni.validate.environment" (dict "path" (printf "%s.stages.%s" $path $stage) "env" (default dict $values).env) }}
+{{- end }}
+{{- end }}
+
+{{/* Of a pipeline with the values over its description, as the coordinators would refuse it:
+     (dict "name" … "pipeline" {…}). */}}
+{{- define "omni.validate.described" -}}
+{{- $path := printf "pipelines.%s" .name }}
+{{- $voices := default list .pipeline.voices }}
+{{- $voice := default "" .pipeline.default_voice }}
+{{- if and $voices (not (has $voice $voices)) }}
+{{- fail (printf "%s.defaultVoice is '%s', which is none of its voices: take one of %s." $path $voice (join ", " $voices)) }}
+{{- end }}
+{{- if and $voice (not $voices) }}
+{{- fail (printf "%s.defaultVoice is '%s', but it has no voices: name them in %s.voices." $path $voice $path) }}
+{{- end }}
+{{- $needed := dict "speech" (list "text" "audio") "transcription" (list "audio" "text") "translation" (list "audio" "text") }}
+{{- range $task := .pipeline.tasks }}
+{{- with get $needed $task }}
+{{- if not (and (has (first .) $.pipeline.input_modalities) (has (last .) $.pipeline.output_modalities)) }}
+{{- fail (printf "%s.tasks has %s, which takes %s and makes %s; this pipeline takes %s and makes %s." $path $task (first .) (last .) (join ", " $.pipeline.input_modalities) (join ", " $.pipeline.output_modalities)) }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{/* Weights that somebody names while random or packaged ones, or none, would be taken: (dict "path" … "own" {…} "source" "tiny").
+     Beside a place that is named, what another file says of a second one may stay. */}}
+{{- define "omni.validate.weightsUnused" -}}
+{{- range $source, $key := dict "hub" "id" "volume" "claim" "image" "reference" }}
+{{- if and (has $.source (list "tiny" "packaged" "none")) (get (default dict (get $.own $source)) $key) }}
+{{- fail (printf "%s.%s.%s is set, but %s.source is %s, which does not take it: set %s.source to %s." $.path $source $key $.path $.source $.path $source) }}
+{{- end }}
+{{- end }}
 {{- end }}
 
 {{/* Names that are not there, and stages that cannot be where they are put. */}}
@@ -94,63 +131,5 @@
 {{- end }}
 {{- if and $weights.cache.claim $weights.cache.create }}
 {{- fail (printf "%s.cache.claim and %s.cache.create are both set: take the claim that is there, or a new one." .path .path) }}
-{{- end }}
-{{- end }}
-
-{{/* Of all placement groups: (dict "root" $ "groups" […]). */}}
-{{- define "omni.validate.groups" -}}
-{{- $names := dict }}
-{{- $families := .root.Files.Get "files/families.json" | fromJson }}
-{{- range $group := .groups }}
-{{- $path := printf "pipelines.%s.placementGroups.%s" $group.pipeline $group.group }}
-{{- include "omni.validate.scaling" (dict "path" $path "own" $group.own "values" $group.values "root" $.root) }}
-{{- include "omni.validate.gpu" (dict "path" $path "group" $group "root" $.root) }}
-{{- include "omni.validate.weights" (dict
-  "path" (printf "%s.weights" $path) "weights" $group.weights "known" (get $families $group.family)
-  "family" $group.family "root" $.root) }}
-{{- include "omni.validate.relay" (dict "path" $path "relay" $group.values.relay "root" $.root) }}
-{{- if hasKey $names $group.name }}
-{{- fail (printf "%s and %s both make objects named '%s': give one of them another name." $path (get $names $group.name) $group.name) }}
-{{- end }}
-{{- $_ := set $names $group.name $path }}
-{{- if gt (len $group.name) 63 }}
-{{- fail (printf "%s makes objects named '%s', longer than 63 characters: set a shorter fullnameOverride, pipeline or group." $path $group.name) }}
-{{- end }}
-{{- end }}
-{{- end }}
-
-{{- define "omni.validate.gpu" -}}
-{{- $mode := .group.values.gpu.mode }}
-{{- $wanting := list }}
-{{- range .group.containers }}
-{{- if .gpu }}{{ $wanting = append $wanting (join "," .stages) }}{{ end }}
-{{- end }}
-{{- if and (ne $mode "none") (not $wanting) }}
-{{- fail (printf "%s.gpu.mode is %s, but none of its stages wants a GPU: leave it at none." .path $mode) }}
-{{- end }}
-{{- if and (eq $mode "devicePlugin") (gt (len $wanting) 1) }}
-{{- fail (printf "%s.gpu.mode is devicePlugin, which gives a GPU to one container only, but its stages %s are in different ones: give them the same process (pipelines.%s.stages.STAGE.process), or take dra." .path (join " and " $wanting) .group.pipeline) }}
-{{- end }}
-{{- if and (eq $mode "dra") (semverCompare "<1.34-0" .root.Capabilities.KubeVersion.Version) }}
-{{- fail (printf "%s.gpu.mode is dra, which needs Kubernetes 1.34, and this is %s: take devicePlugin." .path .root.Capabilities.KubeVersion.Version) }}
-{{- end }}
-{{- range .group.containers }}
-{{- if and (hasPrefix "cuda" .values.device) (not .gpu) }}
-{{- fail (printf "pipelines.%s.stages.%s.device is %s, but %s.gpu.mode gives it no GPU." $.group.pipeline (first .stages) .values.device $.path) }}
-{{- end }}
-{{- end }}
-{{- end }}
-
-{{- define "omni.validate.relay" -}}
-{{- $arena := int64 (include "omni.bytes" .relay.arenaSize) }}
-{{- if lt $arena 33554432 }}
-{{- fail (printf "%s.relay.arenaSize is %s: it needs room for two extents of 16 MiB, so 32Mi at least." .path .relay.arenaSize) }}
-{{- end }}
-{{- if ne .root.Values.tls.source "none" }}
-{{- range .relay.transports }}
-{{- if has . (list "ucx" "nixl") }}
-{{- fail (printf "%s.relay.transports has %s, which moves tensors in plaintext: leave it out, or set tls.source to none on a network that only the mesh uses." $.path .) }}
-{{- end }}
-{{- end }}
 {{- end }}
 {{- end }}

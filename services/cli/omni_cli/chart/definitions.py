@@ -10,13 +10,17 @@ from omni_common.pipeline import PipelineConfig, StageConfig
 _NAME = r"^[a-z][a-z0-9_-]*$"
 
 QUANTITIES: Mapping[str, object] = {
-    "quantity": {"type": ["string", "integer"], "pattern": r"^[0-9]+(\.[0-9]+)?(m|k|M|G|T|P|Ki|Mi|Gi|Ti|Pi)?$"},
+    "quantity": {
+        "type": ["string", "number"],
+        "minimum": 0,
+        "pattern": r"^[0-9]+(\.[0-9]+)?(m|k|M|G|T|P|Ki|Mi|Gi|Ti|Pi)?$",
+    },
     # Whole numbers: the relay's has the arena added to it.
-    "memory": {"type": ["string", "integer"], "pattern": r"^[1-9][0-9]*(k|M|G|T|Ki|Mi|Gi|Ti)?$"},
+    "memory": {"type": ["string", "integer"], "minimum": 1, "pattern": r"^[1-9][0-9]*(k|M|G|T|Ki|Mi|Gi|Ti)?$"},
     "resourceList": {
         "type": "object",
         "properties": {"memory": {"$ref": "#/definitions/memory"}},
-        "additionalProperties": {"oneOf": [{"$ref": "#/definitions/quantity"}, {"type": "number"}]},
+        "additionalProperties": {"$ref": "#/definitions/quantity"},
     },
     "resources": {
         "type": "object",
@@ -36,8 +40,7 @@ LISTS: Mapping[str, object] = {
             "required": ["name"],
             "additionalProperties": False,
             "properties": {
-                # What the chart's own values set would be there twice.
-                "name": {"type": "string", "minLength": 1, "not": {"pattern": "^OMNI_"}},
+                "name": {"type": "string", "pattern": "^[A-Za-z_][A-Za-z0-9_.-]*$"},
                 "value": {"type": "string"},
                 "valueFrom": {"type": "object"},
             },
@@ -104,38 +107,46 @@ def pipeline() -> Mapping[str, object]:
     """A pipeline's values."""
     told = PipelineConfig.model_json_schema()["properties"]
     lists = {camel(name): _plain(told[name]) for name in ("voices", "default_voice", "languages")}
+    lists["voices"]["items"] = {"type": "string", "minLength": 1}
+    lists["languages"]["items"] = {"type": "string", "pattern": "^[a-z]{2}$"}
     lists["voices"]["description"] = "Names of its voices; unset, what the packaged weights have, or the model's own."
     lists["defaultVoice"]["description"] = "One of them."
     return {
         "type": ["object", "null"],
         "additionalProperties": False,
         "properties": {
-            "enabled": {"type": "boolean", "description": "Serve it."},
+            "enabled": {
+                "type": "boolean",
+                "description": "Serve it. Unset, an entry of yours is served; the chart's own entries say it, and only "
+                "qwen3-omni is on.",
+            },
             "family": {"type": "string", "description": "Whose code runs."},
             "graph": {
                 "description": "A pipeline's description in place of the family's; empty: none.",
-                "oneOf": [{"$ref": "#/definitions/graph"}, {"type": "object", "maxProperties": 0}],
+                "type": "object",
+                "if": {"minProperties": 1},
+                "then": {"$ref": "#/definitions/graph"},
             },
             "image": {
                 "description": "As `stage.image`, for this one.",
-                "allOf": [{"$ref": "#/definitions/stageImage"}],
+                "$ref": "#/definitions/stageImage",
             },
             "weights": {
                 "description": "As `weightsDefaults`, for this one.",
-                "allOf": [{"$ref": "#/definitions/weights"}],
+                "$ref": "#/definitions/weights",
             },
             **lists,
-            "tasks": {"type": "array", "items": {"type": "string"}, "description": "What it does."},
+            "tasks": {"type": "array", "items": {"$ref": "#/definitions/Task"}, "description": "What it does."},
             "stages": {
                 "type": "object",
                 "description": "Its stages, by name; values of containers.",
-                "additionalProperties": {"oneOf": [{"$ref": "#/definitions/stage"}, {"type": "null"}]},
+                "additionalProperties": {"$ref": "#/definitions/stage"},
             },
             "placementGroups": {
                 "type": "object",
                 "description": "Its placement groups, by name; values of pods.",
                 "propertyNames": {"pattern": _NAME},
-                "additionalProperties": {"oneOf": [{"$ref": "#/definitions/placementGroup"}, {"type": "null"}]},
+                "additionalProperties": {"$ref": "#/definitions/placementGroup"},
             },
         },
     }
