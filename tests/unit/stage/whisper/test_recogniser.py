@@ -215,3 +215,14 @@ def test_devices_and_types_are_named_as_ctranslate2_does() -> None:
     assert device_of("cpu") == ("cpu", 0)
     assert [compute_type("auto", device) for device in ("cpu", "cuda")] == ["int8", "float16"]
     assert compute_type("float32", "cpu") == "float32"
+
+
+@pytest.mark.parametrize("name", ["model.bin", "config.json", "tokenizer.json"])
+def test_a_damaged_file_is_named(name: str, weights: Path, tmp_path: Path) -> None:
+    for file in weights.iterdir():
+        (tmp_path / file.name).symlink_to(file)
+    (tmp_path / name).unlink()
+    with (weights / name).open("rb") as whole:
+        (tmp_path / name).write_bytes(whole.read(100))
+    with pytest.raises(ValueError, match=rf"^{tmp_path}/{name} is damaged, or is something else: "):
+        load_model(context(FAMILY, FAMILY.pipeline.stage("transcribe"), tmp_path, "auto"))
