@@ -252,6 +252,7 @@ async def test_a_coordinator_that_dies_ends_its_requests_with_one_clear_error() 
             tasks.start_soon(die)
             error = refused(await here.chat(), 503)
         assert error["code"] == "stage_unavailable"
+        assert error["message"] == "The coordinator was lost while it served this request."
         # It comes back, and so do the requests.
         await until(here.gateway, lambda: MODEL in here.gateway.client.pipelines())
         here.coordinator.script(Admit(), TextOutput("back"), Finish())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 
 import anyio
 import grpc.aio
@@ -14,7 +15,7 @@ from omni.coordinator.v1.coordinator_pb2_grpc import CoordinatorServiceStub
 from omni_common.certificates import Loaded
 from omni_common.component import Component
 from omni_common.deadline import Deadline
-from omni_common.errors import OmniError, Reason, StageUnavailable, WrongTask
+from omni_common.errors import OmniError, Reason, WrongTask
 from omni_common.request import GenerationRequest, Task, TraceContext
 from omni_common.rpc.channel import open_channel
 from omni_common.rpc.dialer import keep_sessions
@@ -24,6 +25,12 @@ from omni_common.telemetry import names
 from omni_gateway.call import Call
 from omni_gateway.link import Link
 from omni_gateway.pipelines import PipelineView
+
+_SOON = timedelta(seconds=1)
+
+
+def _no_coordinator(why: str) -> OmniError:
+    return OmniError(Reason.STAGE_UNAVAILABLE, why, retry_after=_SOON)
 
 
 class Client:
@@ -80,7 +87,7 @@ class Client:
         """Raises MODEL_NOT_FOUND, or STAGE_UNAVAILABLE while no coordinator can be reached."""
         known = self.pipelines()
         if not known:
-            raise StageUnavailable("coordinator", "cannot be reached")
+            raise _no_coordinator("No coordinator can be reached.")
         if model not in known:
             raise OmniError(
                 Reason.MODEL_NOT_FOUND,
@@ -130,7 +137,7 @@ class Client:
                     await exchange(duplex, link.writer, frame=_frame, handle=link.handle)
             finally:
                 self._links.remove(link)
-                link.fail_all(StageUnavailable("coordinator", "was lost while it served this request"))
+                link.fail_all(_no_coordinator("The coordinator was lost while it served this request."))
                 self._changed()
 
     async def _channel(self, address: str) -> grpc.aio.Channel:
