@@ -10,10 +10,14 @@ from pathlib import Path
 
 import anyio
 import anyio.abc
+import grpc.aio
 import httpx2
 import pytest
 from tests.integration.up_process import up
 from tests.unit.relay.wire.authority import Authority
+
+from omni.common.v1 import request_pb2 as omni
+from omni.coordinator.v1 import coordinator_pb2, coordinator_pb2_grpc
 
 pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
@@ -26,6 +30,22 @@ async def test_a_mesh_with_https_says_that_it_is_ready_and_where(tmp_path: Path)
         url = (await mesh.until(r"omni is ready at (https://127\.0\.0\.1:\d+/v1)$"))[1]
         async with httpx2.AsyncClient(verify=False, trust_env=False) as client:  # its name is another
             assert (await client.get(f"{url}/models")).json()["data"][0]["id"] == "echo"
+        assert await mesh.stop(signal.SIGTERM) == 0
+
+
+async def test_whoever_calls_by_grpc_and_tls_is_told_the_way_in(tmp_path: Path) -> None:
+    async with up(tmp_path, "--encryption", "tls") as mesh:
+        line = r"gRPC callers find the coordinator at (\S+) as (\S+), by TLS with (\S+), (\S+) and (\S+) in (\S+)$"
+        address, name, *files, folder = (await mesh.until(line)).groups()
+        ca, certificate, key = ((Path(folder) / file).read_bytes() for file in files)
+        credentials = grpc.ssl_channel_credentials(ca, key, certificate)
+        named = [("grpc.ssl_target_name_override", name)]
+        message = omni.Message(role=omni.ROLE_USER, parts=[omni.Part(text="hello")])
+        request = coordinator_pb2.GenerateRequest(request=omni.GenerationRequest(model="echo", messages=[message]))
+        async with grpc.aio.secure_channel(address, credentials, options=named) as channel:
+            stub = coordinator_pb2_grpc.CoordinatorServiceStub(channel)
+            texts = [reply.output.text async for reply in stub.Generate(request, timeout=20)]
+        assert "hello" in "".join(texts).lower()
         assert await mesh.stop(signal.SIGTERM) == 0
 
 
