@@ -41,7 +41,7 @@ def test_a_secret_that_is_not_there_is_refused_then_one_without_its_key(connecte
 
 def test_a_certificates_secret_that_is_not_there_is_refused(connected: Helm) -> None:
     with pytest.raises(Refused, match=r"tls.https.existingSecret names the Secret 'mine', which is not in namespace"):
-        _render(connected, {"tls": {"https": {"source": "existingSecret", "existingSecret": "mine"}}})
+        _render(connected, {"tls": {"https": {"source": "existingSecret", "existingSecret": "mine", "hosts": ["a"]}}})
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,8 @@ FORMATS: Mapping[str, object] = {
     "url": _text(r"(https?://[^\s/]+(/\S*)?)?"),
     "registry": _text(rf"([A-Za-z0-9.-]+{_PORT}(/{_WORDS})*/?)?"),
     "repository": _text(rf"([A-Za-z0-9.-]+{_PORT}/)?{_WORDS}(/{_WORDS})*"),
-    "tag": _text(r"([A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?"),
+    # With a digest after it, as tools write it that have pushed an image.
+    "tag": _text(r"([A-Za-z0-9_][A-Za-z0-9_.-]{0,127}(@sha256:[0-9a-f]{64})?)?"),
     "digest": _text(r"(sha256:[0-9a-f]{64})?"),
     "reference": _text(r"\S*"),
     "duration": _text(r"[1-9][0-9]*(s|m|h)"),
