@@ -30,8 +30,9 @@ async def harmed(folder: Path) -> AsyncIterator[tuple[Mesh, Proxy]]:
         line.target = f"127.0.0.2:{line.address.rpartition(':')[2]}"
         behind = {"elsewhere": {"BIND": line.target, "ADVERTISE": "127.0.0.1"}}
         async with mesh(folder, Layout(pods={"count": "elsewhere"}, relay=WATCHFUL, relays=behind)) as made:
-            await look(made)
-            assert line.connections == 2
+            with anyio.fail_after(20):
+                while line.connections < 2:  # on a busy machine the relays may need more than their second
+                    await look(made)
             yield made, line
 
 

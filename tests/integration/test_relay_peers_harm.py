@@ -232,7 +232,7 @@ def test_a_relay_that_dies_or_hangs_ends_its_pushes_and_leaves_the_others_alone(
         pod_process(shared / "c") as (process, address),
         proxy(address) as line,
     ):
-        assert sender.push(line.address, noise(10)).reason is None
+        eventually(lambda: sender.push(line.address, noise(10)).reason is None, "it does not begin")
         line.up.rate = 5_000_000
         pushed = [sender.push(line.address, noise(3 * MIB), f"r{request}") for request in range(3)]
         await_movement(line)

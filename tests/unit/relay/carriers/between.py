@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
 import subprocess
@@ -22,8 +23,10 @@ class Process:
     """The other process. Connections are begun in it one after the other."""
 
     def __init__(self) -> None:
+        # UCX would say what goes wrong among what the process is asked for.
+        environment = {**os.environ, "UCX_LOG_FILE": "stderr"}
         self._child = subprocess.Popen(
-            [sys.executable, "-m", MODULE], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            [sys.executable, "-m", MODULE], env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
 
     def says(self) -> str:
