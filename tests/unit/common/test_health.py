@@ -188,7 +188,7 @@ def test_a_process_that_cannot_start_ends_when_it_is_asked_to(monkeypatch: pytes
         probed.told("cannot start")
         probed.logged("stays for a probe to hear why it cannot start")
         probed.signal(signal.SIGTERM)
-        assert probed.ended() == 0
+        assert probed.ended() == 1, "its reason is not lost"
 
 
 def test_what_fails_after_its_start_ends_at_once(monkeypatch: pytest.MonkeyPatch) -> None:

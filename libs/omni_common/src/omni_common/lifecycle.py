@@ -165,7 +165,9 @@ async def serve(
             except Exception as error:
                 if not lifecycle.started and settings.health_port is not None:
                     stay = settings.stay_failed.total_seconds()
-                    await lifecycle.last_words.until_heard(sentence_of(error), stay, signals.first)
+                    # A signal ends it, and must not take the error's place; it is bounded.
+                    with anyio.CancelScope(shield=True):
+                        await lifecycle.last_words.until_heard(sentence_of(error), stay, signals.first)
                 raise
             if not signals.first.is_set():
                 raise RuntimeError("the service ended by itself")
